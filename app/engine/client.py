@@ -1,0 +1,219 @@
+"""One method per call of the Docker Engine API that Wherry's app makes.
+
+Every method raises EngineError when the engine says no and EngineUnreachable when nobody answers. A client is
+safe to use from several threads at once; `close()` ends all that it still has open.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from app.engine.models import (
+    Container,
+    ContainerDetail,
+    CreatedContainer,
+    EngineInfo,
+    EngineVersion,
+    Event,
+    ExecState,
+    Image,
+    ImageDetail,
+    Progress,
+    Stats,
+)
+from app.engine.streams import MULTIPLEXED, AttachedStream, JsonStream, OutputStream, Wait
+from app.engine.transport import Transport, segment
+
+API_VERSION = "1.44"  # the oldest that current Docker engines still serve; nothing here needs a newer one
+DEFAULT_TIMEOUT_S = 30.0
+
+WaitCondition = Literal["not-running", "next-exit", "removed"]
+Filters = Mapping[str, Sequence[str]]
+
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+
+
+class EngineClient:
+    """`host` is an address as in DOCKER_HOST; `timeout_s` how long an answer may take to begin."""
+
+    def __init__(self, host: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.host = host
+        self._timeout_s = timeout_s
+        self._transport = Transport(host, timeout_s, prefix=f"/v{API_VERSION}")
+
+    def close(self) -> None:
+        """End whatever is still open; calls that wait in other threads return or raise."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # engine
+
+    def ping(self, timeout_s: float | None = None) -> None:
+        """Returns if the engine answers."""
+        self._transport.open("GET", "/_ping", timeout_s=timeout_s).read()
+
+    def version(self) -> EngineVersion:
+        return EngineVersion.from_json(self._transport.json("GET", "/version"))
+
+    def info(self) -> EngineInfo:
+        return EngineInfo.from_json(self._transport.json("GET", "/info"))
+
+    def events(
+        self, since: float | None = None, until: float | None = None, filters: Filters | None = None
+    ) -> JsonStream[Event]:
+        """Events as they happen (times in seconds since the epoch). Subscribed when this returns."""
+        query = {"since": _seconds(since), "until": _seconds(until), "filters": _filters(filters)}
+        return JsonStream(self._transport.open("GET", "/events", query), Event.from_json)
+
+    # containers
+
+    def containers(self, all: bool = True, filters: Filters | None = None) -> list[Container]:
+        answer = self._transport.json("GET", "/containers/json", {"all": all, "filters": _filters(filters)})
+        return [Container.from_json(value) for value in answer]
+
+    def container(self, name: str) -> ContainerDetail:
+        return ContainerDetail.from_json(self._transport.json("GET", f"/containers/{segment(name)}/json"))
+
+    def create_container(self, config: Mapping[str, Any], name: str | None = None) -> CreatedContainer:
+        """`config` is the body of /containers/create (see `app.services.containers`)."""
+        return CreatedContainer.from_json(self._transport.json("POST", "/containers/create", {"name": name}, config))
+
+    def start_container(self, name: str) -> None:
+        """Returns once the container's program runs, or was refused by the kernel."""
+        self._container_verb(name, "start")
+
+    def stop_container(self, name: str, timeout_s: int | None = None) -> None:
+        """SIGTERM, then SIGKILL after `timeout_s` (engine's default when None); returns when it has ended."""
+        self._transport.json("POST", f"/containers/{segment(name)}/stop", {"t": timeout_s}, patient=True)
+
+    def restart_container(self, name: str, timeout_s: int | None = None) -> None:
+        self._transport.json("POST", f"/containers/{segment(name)}/restart", {"t": timeout_s}, patient=True)
+
+    def kill_container(self, name: str, signal: str = "KILL") -> None:
+        self._container_verb(name, "kill", {"signal": signal})
+
+    def pause_container(self, name: str) -> None:
+        self._container_verb(name, "pause")
+
+    def unpause_container(self, name: str) -> None:
+        self._container_verb(name, "unpause")
+
+    def rename_container(self, name: str, new_name: str) -> None:
+        self._container_verb(name, "rename", {"name": new_name})
+
+    def resize_container(self, name: str, rows: int, columns: int) -> None:
+        self._container_verb(name, "resize", {"h": rows, "w": columns})
+
+    def remove_container(self, name: str, force: bool = False, volumes: bool = False) -> None:
+        """`force` kills a running one; `volumes` removes its anonymous volumes too."""
+        self._transport.json("DELETE", f"/containers/{segment(name)}", {"force": force, "v": volumes})
+
+    def wait_container(self, name: str, condition: WaitCondition = "not-running") -> Wait:
+        """Registered when this returns: what happens from now on is not missed."""
+        query = {"condition": condition}
+        return Wait(self._transport.open("POST", f"/containers/{segment(name)}/wait", query))
+
+    def attach_container(
+        self,
+        name: str,
+        tty: bool,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        logs: bool = False,
+    ) -> AttachedStream:
+        """Attached when this returns; attach before starting to miss nothing. `tty` as it was created."""
+        query = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr, "logs": logs}
+        path = f"/containers/{segment(name)}/attach"
+        return AttachedStream(self._transport.open("POST", path, query, headers=_UPGRADE), tty)
+
+    def logs(
+        self,
+        name: str,
+        follow: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        timestamps: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> OutputStream:
+        """`tail` counts lines from the end (None: all); times are seconds since the epoch."""
+        query = {
+            "follow": follow,
+            "stdout": stdout,
+            "stderr": stderr,
+            "timestamps": timestamps,
+            "tail": "all" if tail is None else tail,
+            "since": _seconds(since),
+            "until": _seconds(until),
+        }
+        response = self._transport.open("GET", f"/containers/{segment(name)}/logs", query)
+        return OutputStream(response, multiplexed=response.header("Content-Type").startswith(MULTIPLEXED))
+
+    def stats(self, name: str) -> JsonStream[Stats]:
+        """A reading a second."""
+        response = self._transport.open("GET", f"/containers/{segment(name)}/stats", {"stream": True})
+        return JsonStream(response, Stats.from_json)
+
+    def _container_verb(self, name: str, verb: str, query: Mapping[str, str | int] | None = None) -> None:
+        self._transport.json("POST", f"/containers/{segment(name)}/{verb}", query)
+
+    # commands in running containers
+
+    def create_exec(self, name: str, config: Mapping[str, Any]) -> str:
+        """`config` is the body of /containers/{id}/exec; the new exec's id."""
+        return str(self._transport.json("POST", f"/containers/{segment(name)}/exec", payload=config)["Id"])
+
+    def start_exec(self, exec_id: str, tty: bool) -> AttachedStream:
+        """Start it with its input and output connected."""
+        body = json.dumps({"Detach": False, "Tty": tty}).encode()
+        headers = {"Content-Type": "application/json", **_UPGRADE}
+        return AttachedStream(self._transport.open("POST", f"/exec/{exec_id}/start", None, body, headers), tty)
+
+    def start_exec_detached(self, exec_id: str) -> None:
+        self._transport.json("POST", f"/exec/{exec_id}/start", payload={"Detach": True, "Tty": False})
+
+    def exec_state(self, exec_id: str) -> ExecState:
+        return ExecState.from_json(self._transport.json("GET", f"/exec/{exec_id}/json"))
+
+    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
+        self._transport.json("POST", f"/exec/{exec_id}/resize", {"h": rows, "w": columns})
+
+    # images
+
+    def images(self, all: bool = False) -> list[Image]:
+        return [Image.from_json(value) for value in self._transport.json("GET", "/images/json", {"all": all})]
+
+    def image(self, reference: str) -> ImageDetail:
+        return ImageDetail.from_json(self._transport.json("GET", f"/images/{segment(reference)}/json"))
+
+    def load_images(self, archive: Iterable[bytes]) -> JsonStream[Progress]:
+        """Upload a tar archive piece by piece; the stream says what was loaded."""
+        headers = {"Content-Type": "application/x-tar"}
+        response = self._transport.open("POST", "/images/load", None, archive, headers, patient=True)
+        return JsonStream(response, Progress.from_json)
+
+    def tag_image(self, reference: str, repository: str, tag: str) -> None:
+        self._transport.json("POST", f"/images/{segment(reference)}/tag", {"repo": repository, "tag": tag})
+
+    def remove_image(self, reference: str, force: bool = False) -> None:
+        """Removes the tag, and the image with its last tag."""
+        self._transport.json("DELETE", f"/images/{segment(reference)}", {"force": force})
+
+
+def _filters(filters: Filters | None) -> str | None:
+    return json.dumps({name: list(values) for name, values in filters.items()}) if filters else None
+
+
+def _seconds(time_s: float | None) -> str | None:
+    """A time as the engine reads it: seconds with nanoseconds after the point."""
+    return None if time_s is None else f"{time_s:.9f}"

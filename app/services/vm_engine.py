@@ -1,0 +1,57 @@
+"""The engine in a virtual machine, looked after by `vmbackend`."""
+
+from typing import Any, get_args
+
+from app.core.errors import UserError
+from app.services.engines import EngineState, EngineStatus, OnPhase, silent
+
+MACHINE = "default"
+
+
+class VmBackend:
+    name = "vm"
+
+    def __init__(self) -> None:
+        from vmbackend import MachineManager
+
+        self._manager = MachineManager()
+
+    def host(self) -> str:
+        return str(self._manager.engine_host(MACHINE))
+
+    def status(self) -> EngineStatus:
+        return _status_of(self._manager.status(MACHINE), self.host())
+
+    def up(self, on_phase: OnPhase = silent) -> EngineStatus:
+        from vmbackend import MachineError
+
+        try:
+            return _status_of(self._manager.start(MACHINE, on_phase=on_phase), self.host())
+        except MachineError as failure:
+            raise UserError(str(failure)) from failure
+
+    def down(self, on_phase: OnPhase = silent) -> EngineStatus:
+        from vmbackend import MachineError
+
+        on_phase("Stopping the machine")
+        try:
+            self._manager.stop(MACHINE)
+        except MachineError as failure:
+            raise UserError(str(failure)) from failure
+        return self.status()
+
+
+def _status_of(machine: Any, host: str) -> EngineStatus:
+    facts = {
+        "machine": machine.name,
+        "accelerator": machine.accelerator,
+        "accelerator_reason": machine.accelerator_reason,
+        "cpus": machine.cpus,
+        "memory_mib": machine.memory_mib,
+        "pid": machine.pid,
+        "started_at": machine.started_at,
+        "phase": machine.phase,
+    }
+    state: EngineState = machine.state if machine.state in get_args(EngineState) else "broken"
+    detail = {name: str(value) for name, value in facts.items() if value not in (None, "")}
+    return EngineStatus("vm", state, host, tuple(machine.reasons), detail)

@@ -1,0 +1,62 @@
+"""contract.json: what the host must know about a guest image, as data beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from guest.builder.arch import Architecture
+from guest.builder.parts import sha256_of
+
+CONTRACT = "contract.json"
+SCHEMA = 1
+VERSION = "0.1.0"
+
+FILES = {"kernel": "vmlinuz", "initramfs": "initramfs.cpio", "system": "system.squashfs"}
+"""What each file is for -> its name in the image folder."""
+
+KERNEL_COMMAND_LINE = ("quiet", "panic=-1", "audit=0", "no_timer_check", "random.trust_cpu=on")
+READY_LINE = "wherry: engine ready"
+
+
+def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any]) -> dict[str, Any]:
+    """The contract of the image whose files lie in ``folder``.
+
+    ``built_from`` tells where it came from: ``inputs_sha256`` and the version of every part.
+    """
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "arch": arch.name,
+        "built_from": dict(built_from),
+        "files": {purpose: describe_file(folder / name) for purpose, name in FILES.items()},
+        "cmdline": " ".join(KERNEL_COMMAND_LINE),
+        "machines": list(arch.machines),
+        "system_serial": "wherry-system",
+        "data_serial": "wherry-data",
+        "fw_cfg": {
+            "authorized_keys": "opt/org.wherry/authorized_keys",
+            "host_key": "opt/org.wherry/ssh_host_ed25519_key",
+            "time": "opt/org.wherry/time",
+            "hostname": "opt/org.wherry/hostname",
+        },
+        "network": {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"},
+        "ssh": {"port": 22, "user": "root"},
+        "engine_socket": "/run/wherry/docker.sock",
+        "ready": READY_LINE,
+        "poweroff": "/sbin/poweroff",
+    }
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, sha256 and size of one file of the image."""
+    return {"name": path.name, "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+
+
+def write_contract(document: Mapping[str, Any], folder: Path) -> None:
+    """Write contract.json last and at once: a folder with a contract is complete."""
+    unfinished = folder / f"{CONTRACT}.unfinished"
+    unfinished.write_text(json.dumps(document, indent=2) + "\n")
+    unfinished.replace(folder / CONTRACT)

@@ -1,0 +1,48 @@
+"""The system image: one read-only squashfs that holds the guest's whole root."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from guest.builder.packages import IMAGE_FOLDER
+from guest.builder.tools import run
+
+EMBEDDED_IMAGES = "usr/lib/wherry/images"
+MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "var/lib/wherry", "var/empty")
+
+
+def load_module_groups() -> dict[str, list[str]]:
+    """image/modules.json: which kernel modules are needed when (initramfs, early, network, on_demand)."""
+    groups: dict[str, list[str]] = json.loads((IMAGE_FOLDER / "modules.json").read_text())
+    return groups
+
+
+def finish_root(root: Path, container_image: Path) -> None:
+    """Add Wherry's own files, the lists of modules to load, the embedded container image, and mount points."""
+    shutil.copytree(IMAGE_FOLDER / "overlay", root, dirs_exist_ok=True)
+    groups = load_module_groups()
+    for group in ("early", "network"):
+        (root / f"usr/lib/wherry/modules.{group}").write_text("".join(f"{name}\n" for name in groups[group]))
+    images = root / EMBEDDED_IMAGES
+    images.mkdir(parents=True)
+    shutil.copyfile(container_image, images / container_image.name)
+    for folder in MOUNT_POINTS:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "root").chmod(0o700)
+
+
+def write_squashfs(root: Path, built_at: int, output: Path) -> None:
+    """Pack ``root`` into ``output``; every owner is root and every time stamp ``built_at``, so equal trees give equal images.
+
+    64 KiB blocks: reading a small module unpacks no more than that.
+    """
+    output.unlink(missing_ok=True)
+    run(
+        [
+            *("mksquashfs", str(root), str(output), "-noappend", "-quiet", "-no-progress", "-all-root", "-no-exports"),
+            *("-comp", "zstd", "-Xcompression-level", "19", "-b", "65536"),
+            *("-mkfs-time", str(built_at), "-all-time", str(built_at)),
+        ]
+    )

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Sets up what the Makefile's targets need, on Debian 12: packaging/setup.sh run|vm|test ...
+#   run   Python environment, and what the engine and the window use
+#   vm    QEMU and what builds the guest image
+#   test  what the test suite compares with and talks to
+# Installs only what is missing; leaves a mark in .venv so that make does not ask again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+declare -A packages=(
+  [run]="python3 python3-venv libnftables1 libseccomp2 tini ca-certificates
+         libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0
+         libxcb-xkb1 libxcb-image0 libxcb-render-util0 libxcb-randr0 libdbus-1-3 libfontconfig1 fonts-dejavu-core"
+  [vm]="qemu-system-x86 qemu-utils e2fsprogs squashfs-tools zstd dpkg-dev kmod cpio busybox-static"
+  [test]="busybox-static curl docker-registry fonts-noto-cjk iproute2 openssh-client openssh-server runc xauth xvfb"
+)
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+install_packages() {
+  local missing=()
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing: ${missing[*]}"
+    as_root apt-get update -qq
+    # A fresh install must not start services of its own (sshd, a registry) on the machine.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+      apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  fi
+}
+
+for part in "$@"; do
+  # shellcheck disable=SC2086  # a list of words
+  install_packages ${packages[$part]}
+  case $part in
+    run)
+      [ -x .venv/bin/python ] || python3 -m venv .venv
+      .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[desktop,dev]'
+      touch .venv/ready
+      ;;
+    vm) touch .venv/ready-vm ;;
+    test)
+      command -v docker >/dev/null || install_packages docker.io
+      touch .venv/ready-test
+      ;;
+  esac
+done

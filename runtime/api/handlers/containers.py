@@ -1,0 +1,315 @@
+"""/containers: see the Engine API, "Container"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+from runtime.api import stream, wire
+from runtime.api.http1 import Answer, Hijacked, Request, StreamResponse
+from runtime.api.router import Route, empty_response, json_response
+from runtime.engine.container import Container
+from runtime.engine.containers import WaitCondition
+from runtime.engine.engine import Engine
+from runtime.engine.logs import LogQuery
+from runtime.engine.networks import Network
+from runtime.errors import InvalidParameter, NotFound
+
+WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
+FILTERS = {"ancestor", "exited", "id", "label", "name", "network", "status", "volume"}
+
+
+def _network_of(engine: Engine, container: Container) -> Network | None:
+    try:
+        return engine.networks.find(container.options.network_mode)
+    except NotFound:
+        return None
+
+
+# --- list and inspect
+
+
+async def list_containers(engine: Engine, request: Request) -> Answer:
+    filters = request.query.filters()
+    if unknown := set(filters) - FILTERS:
+        raise InvalidParameter(f"invalid filter '{min(unknown)}'")
+    show_all = request.query.flag("all") or bool(filters.keys() & {"status", "exited"})
+    limit = request.query.number("limit") or 0
+    found = [
+        container
+        for container in engine.containers.all()
+        if (show_all or limit or container.state.status == "running") and _matches(engine, container, filters)
+    ]
+    return json_response([_summary(engine, container) for container in (found[:limit] if limit else found)])
+
+
+def _matches(engine: Engine, container: Container, filters: dict[str, list[str]]) -> bool:
+    labels = container.options.labels
+    network = _network_of(engine, container)
+    tests: dict[str, Callable[[str], bool]] = {
+        "id": lambda value: container.id.startswith(value),
+        "name": lambda value: value.removeprefix("/") in container.name,
+        "status": lambda value: container.state.status == value,
+        "exited": lambda value: container.state.status == "exited" and str(container.state.exit_code) == value,
+        "label": lambda value: _has_label(labels, value),
+        "network": lambda value: network is not None and value in (network.name, network.id),
+        "volume": lambda value: value in container.volumes.values() or value in container.volumes,
+        "ancestor": lambda value: _descends(engine, container, value),
+    }
+    return all(
+        (all if name == "label" else any)(tests[name](value) for value in values)
+        for name, values in filters.items()
+        if values
+    )
+
+
+def _has_label(labels: dict[str, str], wanted: str) -> bool:
+    name, equals, value = wanted.partition("=")
+    return name in labels and (not equals or labels[name] == value)
+
+
+def _descends(engine: Engine, container: Container, image: str) -> bool:
+    try:
+        return engine.images.get(image).id == container.image_id
+    except NotFound:
+        return False
+
+
+def _summary(engine: Engine, container: Container) -> dict[str, Any]:
+    network = _network_of(engine, container)
+    attachment = engine.networks.attachment(container.id)
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.image_name,
+        "ImageID": container.image_id,
+        "Command": " ".join(container.options.args),
+        "Created": container.created_ns // 1_000_000_000,
+        "Ports": wire.ports_summary(attachment, container),
+        "Labels": container.options.labels,
+        "State": container.state.status,
+        "Status": wire.status_text(container.state),
+        "HostConfig": {"NetworkMode": container.options.network_mode},
+        "NetworkSettings": {"Networks": {network.name: wire.endpoint(attachment, network)} if network else {}},
+        "Mounts": wire.mounts(container, {volume.name: volume for volume in engine.volumes.all()}),
+    }
+
+
+async def inspect(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    network = _network_of(engine, container)
+    attachment = engine.networks.attachment(container.id)
+    document: dict[str, Any] = {
+        "Id": container.id,
+        "Created": wire.timestamp(container.created_ns),
+        "Path": container.options.args[0],
+        "Args": container.options.args[1:],
+        "State": wire.state(container),
+        "Image": container.image_id,
+        "ResolvConfPath": str(container.directory / "resolv.conf"),
+        "HostnamePath": str(container.directory / "hostname"),
+        "HostsPath": str(container.directory / "hosts"),
+        "LogPath": str(container.log_path),
+        "Name": f"/{container.name}",
+        "RestartCount": 0,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": container.execs or None,
+        "HostConfig": wire.host_config(container),
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "Mounts": wire.mounts(container, {volume.name: volume for volume in engine.volumes.all()}),
+        "Config": wire.config(container),
+        "NetworkSettings": wire.network_settings(container, attachment, network) if network else {},
+    }
+    if request.query.flag("size"):
+        document["SizeRw"] = await asyncio.to_thread(engine.snapshots.usage, container.id)
+        document["SizeRootFs"] = document["SizeRw"] + engine.containers.image_of(container).size_bytes
+    return json_response(document)
+
+
+# --- life
+
+
+async def create(engine: Engine, request: Request) -> Answer:
+    body = await request.json()
+    if not body:
+        raise InvalidParameter("config cannot be empty in order to create a container")
+    host_config = _object(body, "HostConfig")
+    networking = _object(body, "NetworkingConfig")
+    config = {name: value for name, value in body.items() if name not in ("HostConfig", "NetworkingConfig")}
+    container = engine.containers.create(request.query.text("name"), config, host_config, networking)
+    return json_response({"Id": container.id, "Warnings": []}, 201)
+
+
+def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name) or {}
+    if not isinstance(value, dict):
+        raise InvalidParameter(f"invalid {name}: an object is needed")
+    return value
+
+
+async def start(engine: Engine, request: Request) -> Answer:
+    await engine.containers.start(engine.containers.get(request.params["id"]))
+    return empty_response()
+
+
+async def stop(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    await engine.containers.stop(container, request.query.text("signal"), request.query.number("t"))
+    return empty_response()
+
+
+async def restart(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    await engine.containers.restart(container, request.query.text("signal"), request.query.number("t"))
+    return empty_response()
+
+
+async def kill(engine: Engine, request: Request) -> Answer:
+    engine.containers.kill(engine.containers.get(request.params["id"]), request.query.text("signal"))
+    return empty_response()
+
+
+async def remove(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    await engine.containers.remove(container, request.query.flag("force"), request.query.flag("v"))
+    return empty_response()
+
+
+async def wait(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    condition = request.query.text("condition") or "not-running"
+    if condition not in WAIT_CONDITIONS:
+        raise InvalidParameter(f'invalid condition: "{condition}"')
+    # Registered before the headers go out: the client starts the container when it has seen them.
+    waiting = asyncio.ensure_future(engine.containers.wait(container, cast(WaitCondition, condition)))
+    await asyncio.sleep(0)
+
+    async def answer() -> AsyncIterator[bytes]:
+        try:
+            state = await waiting
+        finally:
+            waiting.cancel()
+        yield json_response({"StatusCode": state.exit_code}).body
+
+    return StreamResponse(answer(), headers={"Content-Type": "application/json"})
+
+
+async def resize(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    engine.containers.resize(container, *read_size(request))
+    return empty_response(200)
+
+
+def read_size(request: Request) -> tuple[int, int]:
+    """Rows and columns of a resize request; raises InvalidParameter."""
+    rows, columns = request.query.number("h"), request.query.number("w")
+    if rows is None or columns is None or not (0 <= rows < 65536 and 0 <= columns < 65536):
+        raise InvalidParameter("invalid size: h and w are numbers of rows and columns below 65536")
+    return rows, columns
+
+
+# --- streams
+
+
+async def logs(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    query = request.query
+    wanted = LogQuery(
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        since_ns=wire.parse_timestamp(query.text("since") or "0"),
+        until_ns=wire.parse_timestamp(query.text("until") or "0"),
+        tail=None if query.text("tail", "all") in ("all", "") else query.number("tail"),
+        timestamps=query.flag("timestamps"),
+        follow=query.flag("follow"),
+    )
+    if not (wanted.stdout or wanted.stderr):
+        raise InvalidParameter("Bad parameters: you must choose at least one stream")
+    tty = container.options.tty
+
+    async def chunks() -> AsyncIterator[bytes]:
+        batch = bytearray()
+        async for number, line in engine.containers.read_log(container, wanted):
+            batch += line if tty else stream.frame(number, line)
+            if len(batch) > stream.READ_BYTES or wanted.follow:
+                yield bytes(batch)
+                batch.clear()
+        if batch:
+            yield bytes(batch)
+
+    kind = stream.content_type(tty, request.api_version)
+    return StreamResponse(chunks(), headers={"Content-Type": kind})
+
+
+async def attach(engine: Engine, request: Request) -> Answer:
+    container = engine.containers.get(request.params["id"])
+    query = request.query
+    keys = stream.parse_detach_keys(query.text("detachKeys") or "ctrl-p,ctrl-q")
+    past = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr")) if query.flag("logs") else None
+    tty = container.options.tty
+    listener = engine.containers.listen(container)
+    try:
+        first, reader, writer = await request.hijack(stream.content_type(tty, request.api_version))
+        if past:
+            async for number, line in engine.containers.read_log(container, past):
+                writer.write(line if tty else stream.frame(number, line))
+        if not query.flag("stream"):
+            return Hijacked()
+        output = stream.send_output(listener, writer, tty=tty, stdout=query.flag("stdout"), stderr=query.flag("stderr"))
+        feed = None
+        if query.flag("stdin") and container.options.open_stdin:
+            feed = _feed(engine, container, first, reader, keys if tty else b"")
+        await carry(output, feed)
+    finally:
+        listener.close()
+    return Hijacked()
+
+
+async def _feed(engine: Engine, container: Container, first: bytes, reader: asyncio.StreamReader, keys: bytes) -> bool:
+    """Client to process; waits for the start when the client attached before it."""
+    if container.state.status != "running" and (await container.next_start()).status != "running":
+        return False
+    stdin = engine.containers.process_of(container).stdio.stdin
+    if stdin is None:
+        return False
+    return await stream.send_input(first, reader, stdin, stream.DetachKeys(keys), container.options.stdin_once)
+
+
+async def carry(output: Any, feed: Any) -> None:
+    """Run both directions until the output ends or the person detaches."""
+    sending = asyncio.ensure_future(output)
+    feeding = asyncio.ensure_future(feed) if feed is not None else None
+    try:
+        if feeding:
+            await asyncio.wait((sending, feeding), return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done() and not feeding.cancelled() and feeding.result():
+                return
+        await sending
+    except ConnectionError:
+        return
+    finally:
+        tasks = [task for task in (sending, feeding) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+ROUTES: list[Route] = [
+    ("GET", "/containers/json", list_containers),
+    ("POST", "/containers/create", create),
+    ("GET", "/containers/{id}/json", inspect),
+    ("POST", "/containers/{id}/start", start),
+    ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/restart", restart),
+    ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/wait", wait),
+    ("POST", "/containers/{id}/resize", resize),
+    ("GET", "/containers/{id}/logs", logs),
+    ("POST", "/containers/{id}/attach", attach),
+    ("DELETE", "/containers/{id}", remove),
+]

@@ -1,0 +1,164 @@
+"""/images: see the Engine API, "Image"."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import io
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from runtime.api import wire
+from runtime.api.http1 import Answer, Request, StreamResponse
+from runtime.api.router import Route, empty_response, json_response
+from runtime.engine.engine import Engine
+from runtime.engine.events import Event
+from runtime.errors import InvalidParameter, NotSupported
+
+FILTERS = {"dangling", "label", "reference"}
+READ_BYTES = 1 << 18
+
+Result = TypeVar("Result")
+
+
+async def list_images(engine: Engine, request: Request) -> Answer:
+    filters = request.query.filters()
+    if unknown := set(filters) - FILTERS:
+        raise InvalidParameter(f"invalid filter '{min(unknown)}'")
+    uses = Counter(container.image_id for container in engine.containers.all())
+    images = sorted(engine.images.all(), key=lambda image: image.created, reverse=True)
+    shown = [wire.image_summary(image, uses[image.id]) for image in images]
+    return json_response([image for image in shown if _matches(image, filters)])
+
+
+def _matches(image: dict[str, object], filters: dict[str, list[str]]) -> bool:
+    tags = [str(tag) for tag in image["RepoTags"]]  # type: ignore[attr-defined]
+    if patterns := filters.get("reference"):
+        names = [*tags, *(tag.rpartition(":")[0] for tag in tags)]
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns):
+            return False
+    if (dangling := filters.get("dangling")) and (dangling[0] in ("true", "1")) == bool(tags):
+        return False
+    labels: dict[str, str] = image["Labels"]  # type: ignore[assignment]
+    for wanted in filters.get("label", []):
+        name, equals, value = wanted.partition("=")
+        if name not in labels or (equals and labels[name] != value):
+            return False
+    return True
+
+
+async def inspect(engine: Engine, request: Request) -> Answer:
+    return json_response(wire.image_inspect(engine.images.get(request.params["name"])))
+
+
+async def history(engine: Engine, request: Request) -> Answer:
+    image = engine.images.get(request.params["name"])
+    entries = list(image.config.get("history") or [])
+    return json_response(
+        [
+            {
+                "Id": image.id if number == len(entries) - 1 else "<missing>",
+                "Created": wire.parse_timestamp(entry["created"]) // 10**9 if entry.get("created") else 0,
+                "CreatedBy": entry.get("created_by", ""),
+                "Tags": list(image.references) if number == len(entries) - 1 else None,
+                "Size": 0,
+                "Comment": entry.get("comment", ""),
+            }
+            for number, entry in reversed(list(enumerate(entries)))
+        ]
+    )
+
+
+async def load(engine: Engine, request: Request) -> Answer:
+    loaded = await _feed_thread(request, engine.images.load)
+    for entry in loaded:
+        for reference in entry.references or (entry.image.id,):
+            engine.events.publish(Event("image", "load", entry.image.id, {"name": reference}))
+    lines = [f"Loaded image: {reference}" for entry in loaded for reference in entry.references]
+    lines += [f"Loaded image ID: {entry.image.id}" for entry in loaded if not entry.references]
+    body = b"".join(_line({"stream": f"{line}\n"}) for line in lines)
+    return StreamResponse(_once(body), headers={"Content-Type": "application/json"})
+
+
+async def create(engine: Engine, request: Request) -> Answer:
+    """`fromSrc=-` imports the body's tar; `fromImage` would pull."""
+    source = request.query.text("fromSrc")
+    if request.query.text("fromImage"):
+        name = request.query.text("fromImage")
+        raise NotSupported(
+            f"cannot pull {name}: this version of Wherry does not pull from registries yet; "
+            "load the image from a file with `docker load` or `wherry load`"
+        )
+    if source != "-":
+        raise NotSupported("images are imported from the request's body only: use `docker import - NAME`")
+    repository, tag = request.query.text("repo"), request.query.text("tag")
+    reference = f"{repository}:{tag}" if repository and tag else repository or None
+    changes, message = request.query.texts("changes"), request.query.text("message")
+    image = await _feed_thread(request, lambda stream: engine.images.import_tar(stream, reference, changes, message))
+    engine.events.publish(Event("image", "import", image.id, {"name": reference or image.id}))
+    return StreamResponse(_once(_line({"status": image.id})), headers={"Content-Type": "application/json"})
+
+
+async def tag(engine: Engine, request: Request) -> Answer:
+    repository, tag = request.query.text("repo"), request.query.text("tag")
+    if not repository:
+        raise InvalidParameter("invalid reference format: repository name must have at least one component")
+    engine.tag_image(request.params["name"], f"{repository}:{tag}" if tag else repository)
+    return empty_response(201)
+
+
+async def remove(engine: Engine, request: Request) -> Answer:
+    done = engine.remove_image(request.params["name"], request.query.flag("force"))
+    return json_response([{what: which} for what, which in done])
+
+
+def _line(document: dict[str, object]) -> bytes:
+    return json.dumps(document).encode() + b"\r\n"
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+class _BodyReader(io.RawIOBase):
+    """The request's body as a file for a worker thread, fetched from the event loop chunk by chunk."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._chunks = chunks
+        self._loop = loop
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._rest:
+            future = asyncio.run_coroutine_threadsafe(_next_chunk(self._chunks), self._loop)
+            self._rest = future.result()
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
+    return await anext(chunks, b"")
+
+
+async def _feed_thread(request: Request, work: Callable[[io.BufferedReader], Result]) -> Result:
+    """Run `work` on the body in a worker thread; raises what it raises."""
+    body = _BodyReader(request.body_chunks(), asyncio.get_running_loop())
+    return await asyncio.to_thread(work, io.BufferedReader(body, READ_BYTES))
+
+
+ROUTES: list[Route] = [
+    ("GET", "/images/json", list_images),
+    ("POST", "/images/load", load),
+    ("POST", "/images/create", create),
+    ("GET", "/images/{name:path}/json", inspect),
+    ("GET", "/images/{name:path}/history", history),
+    ("POST", "/images/{name:path}/tag", tag),
+    ("DELETE", "/images/{name:path}", remove),
+]

@@ -1,0 +1,296 @@
+"""HTTP/1.1 on asyncio streams, with connection hijacking; h11 is used here and nowhere else.
+
+A handler gets a `Request` and returns a `Response` (a whole body), a `StreamResponse` (headers at once, chunks as
+they come), or calls `Request.hijack()` and afterwards owns the raw connection (Engine API, "Attach to a container").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import h11
+
+from runtime.errors import InvalidParameter
+
+log = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES = 1 << 20  # what Go's net/http allows; X-Registry-Config can be long
+MAX_JSON_BYTES = 16 << 20
+READ_BYTES = 1 << 16
+Headers = list[tuple[str, str]]
+
+
+class Response:
+    """A status and a whole body."""
+
+    def __init__(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.headers = dict(headers or {})
+
+
+class StreamResponse:
+    """A status sent at once and chunks sent as the iterator gives them, until it ends or the client goes."""
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.chunks = chunks
+        self.headers = dict(headers or {})
+
+
+class Hijacked:
+    """Returned by a handler that has taken the connection and is done with it."""
+
+
+Answer = Response | StreamResponse | Hijacked
+Handler = Callable[["Request"], Awaitable[Answer]]
+
+
+class Query:
+    """The query string with Docker's reading of booleans: `1`, `true`, `True` and the like."""
+
+    def __init__(self, text: str) -> None:
+        self._values = parse_qs(text, keep_blank_values=True)
+
+    def text(self, name: str, default: str = "") -> str:
+        values = self._values.get(name)
+        return values[0] if values else default
+
+    def texts(self, name: str) -> list[str]:
+        return self._values.get(name, [])
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        values = self._values.get(name)
+        if values is None:
+            return default
+        return values[0].strip().lower() not in ("", "0", "no", "false", "none")
+
+    def number(self, name: str) -> int | None:
+        """The value as an integer, None when absent or empty; raises InvalidParameter."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidParameter(f"invalid value {text!r} for {name}: a whole number is needed") from None
+
+    def filters(self) -> dict[str, list[str]]:
+        """The `filters` parameter: `{"name": ["a", "b"]}` or the older `{"name": {"a": true}}`."""
+        text = self.text("filters")
+        if not text:
+            return {}
+        try:
+            raw = json.loads(text)
+            return {name: list(values) for name, values in raw.items()}
+        except (ValueError, AttributeError, TypeError):
+            raise InvalidParameter(f"invalid filter {text!r}: a JSON object of lists is needed") from None
+
+
+class Request:
+    """One request; `body_chunks()` or `json()` reads its body."""
+
+    def __init__(self, connection: _Connection, event: h11.Request) -> None:
+        self._connection = connection
+        self.method = event.method.decode("ascii")
+        target = event.target.decode("ascii", "replace")
+        path, _, query = target.partition("?")
+        if "://" in path:  # absolute form, RFC 9112 §3.2.2
+            path = "/" + path.split("://", 1)[1].partition("/")[2]
+        self.path = unquote(path)
+        self.query = Query(query)
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+        self.params: dict[str, str] = {}
+        self.api_version: tuple[int, int] = (0, 0)
+
+    async def body_chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._connection.body():
+            yield chunk
+
+    async def body(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.body_chunks():
+            size += len(chunk)
+            if size > MAX_JSON_BYTES:
+                raise InvalidParameter(f"request body is larger than {MAX_JSON_BYTES} bytes")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def json(self) -> dict[str, Any]:
+        """The body as a JSON object, `{}` for an empty one; raises InvalidParameter."""
+        raw = await self.body()
+        if not raw.strip():
+            return {}
+        try:
+            value = json.loads(raw)
+        except ValueError as error:
+            raise InvalidParameter(f"invalid JSON in the request body: {error}") from None
+        if not isinstance(value, dict):
+            raise InvalidParameter("invalid JSON in the request body: an object is needed")
+        return value
+
+    async def hijack(self, content_type: str) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+        """Take the connection: answers 101 if the client asked to upgrade, else 200.
+
+        Returns the bytes that had already been read behind the request, and the raw streams.
+        """
+        upgrade = self.headers.get("upgrade")
+        lines = [b"HTTP/1.1 101 UPGRADED" if upgrade else b"HTTP/1.1 200 OK"]
+        lines.append(b"Content-Type: " + content_type.encode("ascii"))
+        if upgrade:
+            lines += [b"Connection: Upgrade", b"Upgrade: tcp"]
+        return await self._connection.hijack(b"\r\n".join(lines) + b"\r\n\r\n")
+
+
+class _Connection:
+    """One client connection: requests one after the other until either side closes or a handler hijacks it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._server = server
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._hijacked = False
+
+    async def _next_event(self) -> Any:
+        while True:
+            event = self._h11.next_event()
+            if event is not h11.NEED_DATA:
+                return event
+            if self._h11.they_are_waiting_for_100_continue:
+                self._write(h11.InformationalResponse(status_code=100, headers=[]))
+            self._h11.receive_data(await self._reader.read(READ_BYTES))
+
+    def _write(self, event: Any) -> None:
+        data = self._h11.send(event)
+        if data:
+            self._writer.write(data)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        while self._h11.their_state is h11.SEND_BODY:
+            event = await self._next_event()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return
+
+    async def hijack(self, head: bytes) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+        async for _ in self.body():
+            pass
+        self._hijacked = True
+        rest, _ = self._h11.trailing_data
+        self._writer.write(head)
+        await self._writer.drain()
+        return rest, self._reader, self._writer
+
+    async def serve(self, handler: Handler) -> None:
+        while True:
+            try:
+                event = await self._next_event()
+            except h11.RemoteProtocolError as error:
+                await self._refuse(error)
+                return
+            if not isinstance(event, h11.Request):
+                return
+            try:
+                answer = await handler(Request(self, event))
+            except h11.RemoteProtocolError as error:  # a body that is not what its headers say
+                await self._refuse(error)
+                return
+            if self._hijacked:
+                return
+            if isinstance(answer, StreamResponse):
+                if not await self._send_stream(answer):
+                    return
+            elif isinstance(answer, Response):
+                self._send(answer)
+            await self._writer.drain()
+            if self._h11.their_state is h11.SEND_BODY:
+                return  # an unread body: closing is cheaper than reading a whole archive away
+            if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+                return
+            self._h11.start_next_cycle()
+
+    async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        status = error.error_status_hint
+        what = "the request's headers are too large" if status == 431 else f"malformed HTTP request: {error}"
+        body = json.dumps({"message": what}).encode()
+        self._send(Response(status, body, {"Content-Type": "application/json", "Connection": "close"}))
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+            # The client may still be sending: let it finish, or the reset takes our answer away.
+            self._writer.write_eof()
+            async with asyncio.timeout(1):
+                while await self._reader.read(READ_BYTES):
+                    pass
+
+    def _headers(self, extra: Mapping[str, str]) -> Headers:
+        return [("Server", self._server), *extra.items()]
+
+    def _send(self, response: Response) -> None:
+        headers = self._headers(response.headers)
+        if response.status not in (204, 304):
+            headers.append(("Content-Length", str(len(response.body))))
+        self._write(h11.Response(status_code=response.status, headers=headers))
+        if response.body and response.status not in (204, 304):
+            self._write(h11.Data(data=response.body))
+        self._write(h11.EndOfMessage())
+
+    async def _send_stream(self, response: StreamResponse) -> bool:
+        """True when the stream was sent whole; False when the client went away before."""
+        self._write(h11.Response(status_code=response.status, headers=self._headers(response.headers)))
+        await self._writer.drain()
+        client_gone = asyncio.ensure_future(self._until_eof())
+        sending = asyncio.ensure_future(self._send_chunks(response.chunks))
+        try:
+            await asyncio.wait((client_gone, sending), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                return False
+            sending.result()
+            self._write(h11.EndOfMessage())
+            return True
+        except ConnectionError:
+            return False
+        finally:
+            for task in (client_gone, sending):
+                task.cancel()
+            await asyncio.gather(client_gone, sending, return_exceptions=True)
+
+    async def _send_chunks(self, chunks: AsyncIterator[bytes]) -> None:
+        async with contextlib.aclosing(chunks) as stream:  # type: ignore[type-var]
+            async for chunk in stream:
+                self._write(h11.Data(data=chunk))
+                await self._writer.drain()
+
+    async def _until_eof(self) -> None:
+        async for _ in self.body():
+            pass
+        data = await self._reader.read(READ_BYTES)
+        if data:  # a pipelined request: keep it for after this answer, and stop watching
+            self._h11.receive_data(data)
+            await asyncio.Event().wait()
+
+
+async def serve_connection(
+    handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: str
+) -> None:
+    """Serve one connection until it ends; closes the writer. `server` is the Server header's value."""
+    try:
+        await _Connection(reader, writer, server).serve(handler)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        log.debug("client went away")
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

@@ -1,0 +1,95 @@
+"""Attached streams: Docker's framing, and carrying bytes between a client and a process (Engine API, "Attach")."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterable
+
+from runtime.engine.stdio import STDERR, STDOUT, InputPipe
+
+RAW = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+READ_BYTES = 1 << 16
+
+
+def content_type(tty: bool, api_version: tuple[int, int]) -> str:
+    return MULTIPLEXED if not tty and api_version >= (1, 42) else RAW
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    """One frame: stream number, three zero bytes, big-endian length, data."""
+    return struct.pack(">BxxxI", stream, len(data)) + data
+
+
+class DetachKeys:
+    """Finds the key sequence by which a person leaves a terminal, and holds it back from the process."""
+
+    def __init__(self, sequence: bytes) -> None:
+        self._sequence = sequence
+        self._matched = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """The bytes for the process, and whether the sequence is complete."""
+        if not self._sequence:
+            return data, False
+        out = bytearray()
+        for byte in data:
+            if byte == self._sequence[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._sequence):
+                    return bytes(out), True
+                continue
+            out += self._sequence[: self._matched]
+            self._matched = 0
+            if byte == self._sequence[0]:
+                self._matched = 1
+            else:
+                out.append(byte)
+        return bytes(out), False
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """`ctrl-p,ctrl-q` → b"\\x10\\x11"; unknown words are left out."""
+    keys = bytearray()
+    for word in text.split(","):
+        if len(word) == 1:
+            keys += word.encode()
+        elif word.startswith("ctrl-") and len(word) == 6:
+            keys.append(ord(word[5].upper()) & 0x1F)
+    return bytes(keys)
+
+
+async def send_output(
+    listener: AsyncIterable[tuple[int, bytes]],
+    writer: asyncio.StreamWriter,
+    *,
+    tty: bool,
+    stdout: bool,
+    stderr: bool,
+) -> None:
+    """Until the process's output ends; raises ConnectionError when the client is gone."""
+    async for stream, data in listener:
+        if (stream == STDOUT and stdout) or (stream == STDERR and stderr):
+            writer.write(data if tty else frame(stream, data))
+            await writer.drain()
+
+
+async def send_input(
+    first: bytes, reader: asyncio.StreamReader, stdin: InputPipe, keys: DetachKeys, close_at_end: bool
+) -> bool:
+    """From the client to the process until the client half-closes; True when the detach keys came."""
+    data = first or await reader.read(READ_BYTES)
+    while data:
+        out, detached = keys.feed(data)
+        try:
+            if out:
+                await stdin.write(out)
+        except BrokenPipeError:  # the process does not read on; its output may still come
+            return False
+        if detached:
+            return True
+        data = await reader.read(READ_BYTES)
+    if close_at_end:
+        stdin.close()
+    return False

@@ -1,0 +1,33 @@
+"""Control groups: one manager for v2 and one for v1 and hybrid set-ups, behind the same methods.
+
+Limits come as OCI `linux.resources`; what each becomes is data (`resources`), errors name the limit
+(`files`). Imports nothing heavy: the launcher's side and the engine both use it.
+"""
+
+from runtime.cgroups.facts import HostFacts, host_facts
+from runtime.cgroups.files import remove_tree
+from runtime.cgroups.hierarchy import Hierarchies, checked_path, mounted
+from runtime.cgroups.stats import Stats
+from runtime.cgroups.v1 import V1Cgroup
+from runtime.cgroups.v2 import V2Cgroup
+
+__all__ = ["Cgroup", "Hierarchies", "HostFacts", "Stats", "host_facts", "open_cgroup", "remove_subtree"]
+
+Cgroup = V1Cgroup | V2Cgroup
+
+
+def open_cgroup(path: str, hierarchies: Hierarchies | None = None) -> Cgroup:
+    """Return the manager of the cgroup `path`, which need not exist.
+
+    `path` is like "/wherry-ab12cd/<container id>", relative to the root of every hierarchy. Raises
+    InvalidParameter for any other form, NotSupported when no cgroups are mounted.
+    """
+    hierarchies = hierarchies or mounted()
+    kind = V2Cgroup if hierarchies.version == 2 else V1Cgroup
+    return kind(hierarchies, checked_path(path))
+
+
+def remove_subtree(path: str, hierarchies: Hierarchies | None = None) -> None:
+    """Remove the cgroup `path` and all below it; raises Conflict if one of them has processes."""
+    for root in (hierarchies or mounted()).roots:
+        remove_tree(root + checked_path(path))

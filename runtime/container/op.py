@@ -1,0 +1,52 @@
+"""What a plan is made of: operations in named phases, and the state they share while they are applied."""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from runtime.container.report import Report
+
+
+class Op(Protocol):
+    """One step between clone3 and exec.
+
+    `apply` raises OSError, which is reported as "<describe()>: <reason>", or `Refused` with a sentence of its own.
+    """
+
+    def describe(self) -> str: ...
+
+    def apply(self, init: "Init") -> None: ...
+
+
+class Phase(NamedTuple):
+    """Operations applied in order; `name` is what a failure in one of them is reported under."""
+
+    name: str
+    ops: list[Op]
+
+
+class Refused(Exception):
+    """A failure whose sentence is complete; `errno` tells the caller what kind it is."""
+
+    def __init__(self, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class Init:
+    """The state of one init process while it sets itself up.
+
+    `root` is a descriptor of the container's root directory, once there is one. `environment` is what the program
+    will get; operations that know the user or the container may add to it.
+    """
+
+    def __init__(self, report: Report, environment: Mapping[str, str]) -> None:
+        self.report = report
+        self.environment = dict(environment)
+        self.root = -1
+
+    def set_root(self, fd: int) -> None:
+        """Make `fd` the container's root directory; it is this object's now."""
+        if self.root >= 0:
+            os.close(self.root)
+        self.root = fd

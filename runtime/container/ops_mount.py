@@ -1,0 +1,417 @@
+"""Operations on the mount namespace: the root, what is mounted in it, what is hidden, and the move into it.
+
+Mounts are made detached and attached to an open descriptor that was resolved inside the root (`rootpath`): neither an
+image's symbolic links nor a race can put one elsewhere.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from runtime.container.mount_options import Attributes
+from runtime.container.op import Init, Refused
+from runtime.container.rootpath import make_directory, make_file, open_in
+from runtime.linux import mounts
+from runtime.linux.files import read_file
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class IsolateMounts(NamedTuple):
+    """Nothing mounted from here on shows on the host; with MS_SLAVE the host's own later mounts still show here."""
+
+    propagation: int
+
+    def describe(self) -> str:
+        return "isolate the mount namespace"
+
+    def apply(self, init: Init) -> None:
+        mounts.mount("none", "/", None, mounts.MS_REC | self.propagation)
+
+
+class MountOverlayRoot(NamedTuple):
+    """`lower` with the topmost layer first; without `upper` and `work` the root is read-only."""
+
+    lower: Sequence[str]
+    upper: str | None
+    work: str | None
+    target: str
+
+    def describe(self) -> str:
+        return "mount the root filesystem (overlay)"
+
+    def apply(self, init: Init) -> None:
+        os.makedirs(self.target, exist_ok=True)
+        try:
+            root = self._mount_by_layer()
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            root = self._mount_by_path()
+        init.set_root(root)
+
+    def _mount_by_layer(self) -> int:
+        # "lowerdir+" (Linux 6.8) takes any number of layers; one string of them must fit in 256 bytes here.
+        with _closing(mounts.fsopen("overlay")) as fs:
+            mounts.fsconfig_string(fs, "source", "overlay")
+            for layer in self.lower:
+                mounts.fsconfig_string(fs, "lowerdir+", layer)
+            if self.upper and self.work:
+                mounts.fsconfig_string(fs, "upperdir", self.upper)
+                mounts.fsconfig_string(fs, "workdir", self.work)
+            mounts.fsconfig_create(fs)
+            root = mounts.fsmount(fs)
+        with _closing(os.open(self.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:
+            mounts.move_mount(root, target, self.target)
+        return root
+
+    def _mount_by_path(self) -> int:
+        options = f"lowerdir={':'.join(self.lower)}"
+        if self.upper and self.work:
+            options += f",upperdir={self.upper},workdir={self.work}"
+        if len(options) >= os.sysconf("SC_PAGESIZE"):
+            raise Refused(
+                errno.E2BIG,
+                f"this kernel cannot mount an image of {len(self.lower)} layers with paths this long: "
+                "use Linux 6.8 or later, or an image with fewer layers",
+            )
+        mounts.mount("overlay", self.target, "overlay", 0, options)
+        return os.open(self.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+class BindRoot(NamedTuple):
+    """A directory as the root, with what is mounted below it."""
+
+    source: str
+
+    def describe(self) -> str:
+        return f"mount the root filesystem {self.source}"
+
+    def apply(self, init: Init) -> None:
+        root = mounts.open_tree(self.source, recursive=True)
+        with _closing(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:
+            mounts.move_mount(root, target, self.source)
+        init.set_root(root)
+
+
+class MountFilesystem(NamedTuple):
+    """A filesystem that is not a bind mount: proc, tmpfs, sysfs, mqueue, devpts, cgroup2…"""
+
+    fstype: str
+    source: str
+    destination: str
+    attributes: Attributes
+
+    def describe(self) -> str:
+        return f'error mounting "{self.source}" to rootfs at "{self.destination}"'
+
+    def apply(self, init: Init) -> None:
+        with _closing(make_directory(init.root, self.destination)) as target:
+            with _closing(mounts.fsopen(self.fstype)) as fs:
+                mounts.fsconfig_string(fs, "source", self.source)
+                options = self.attributes.options
+                if self.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options):
+                    # A tmpfs over a directory looks like that directory, as in runc.
+                    options = (*options, f"mode={stat.S_IMODE(os.stat(target).st_mode):o}")
+                for option in options:
+                    key, equals, value = option.partition("=")
+                    if equals:
+                        mounts.fsconfig_string(fs, key, value)
+                    else:
+                        mounts.fsconfig_flag(fs, key)
+                mounts.fsconfig_create(fs)
+                tree = mounts.fsmount(fs, self.attributes.set | self.attributes.recursive_set)
+            with _closing(tree):
+                if self.attributes.propagation:
+                    mounts.mount_setattr(tree, propagation=self.attributes.propagation)
+                mounts.move_mount(tree, target)
+
+
+class BindMount(NamedTuple):
+    """`source` is a path of the host."""
+
+    source: str
+    destination: str
+    recursive: bool
+    attributes: Attributes
+
+    def describe(self) -> str:
+        return f'error mounting "{self.source}" to rootfs at "{self.destination}"'
+
+    def apply(self, init: Init) -> None:
+        attributes = self.attributes
+        with _closing(mounts.open_tree(self.source, recursive=self.recursive)) as tree:
+            is_directory = stat.S_ISDIR(os.stat(tree).st_mode)
+            make = make_directory if is_directory else make_file
+            try:
+                target = make(init.root, self.destination)
+            except NotADirectoryError:
+                raise self._mismatch() from None
+            with _closing(target):
+                if is_directory != stat.S_ISDIR(os.stat(target).st_mode):
+                    raise self._mismatch()
+                if attributes.set or attributes.clear:
+                    mounts.mount_setattr(tree, set_=attributes.set, clear=attributes.clear)
+                if attributes.recursive_set or attributes.recursive_clear:
+                    mounts.mount_setattr(
+                        tree,
+                        set_=attributes.recursive_set,
+                        clear=attributes.recursive_clear,
+                        recursive=True,
+                    )
+                if attributes.propagation:
+                    mounts.mount_setattr(
+                        tree,
+                        propagation=attributes.propagation,
+                        recursive=attributes.propagation_recursive,
+                    )
+                mounts.move_mount(tree, target, self.destination)
+
+    def _mismatch(self) -> Refused:
+        return Refused(
+            errno.ENOTDIR,
+            f"{self.describe()}: not a directory: Are you trying to mount a directory onto a file "
+            "(or vice-versa)? Check if the specified host path exists and is the expected type",
+        )
+
+
+class MountCgroupV1(NamedTuple):
+    """A tmpfs with one directory a hierarchy, each showing the container's own cgroup only.
+
+    `hierarchies` are (names of its controllers, mount point on the host, key in /proc/self/cgroup).
+    """
+
+    destination: str
+    hierarchies: Sequence[tuple[Sequence[str], str, str]]
+    attributes: Attributes
+
+    def describe(self) -> str:
+        return f'error mounting "cgroup" to rootfs at "{self.destination}"'
+
+    def apply(self, init: Init) -> None:
+        own = {}
+        for line in read_file("/proc/self/cgroup").decode().splitlines():
+            _, controllers, path = line.split(":", 2)
+            own[controllers] = path
+        with _closing(make_directory(init.root, self.destination)) as target:
+            tree = _tmpfs("cgroup", "mode=755", attributes=self.attributes.set & ~mounts.MOUNT_ATTR_RDONLY)
+            mounts.move_mount(tree, target)
+        with _closing(tree):
+            for names, mount_point, key in self.hierarchies:
+                self._bind(tree, names, f"{mount_point}{own.get(key, '/')}")
+            if self.attributes.set & mounts.MOUNT_ATTR_RDONLY:
+                mounts.mount_setattr(tree, set_=mounts.MOUNT_ATTR_RDONLY)
+
+    def _bind(self, tree: int, names: Sequence[str], source: str) -> None:
+        directory = ",".join(names)
+        os.mkdir(directory, 0o755, dir_fd=tree)
+        if len(names) > 1:
+            for name in names:
+                os.symlink(directory, name, dir_fd=tree)
+        with (
+            _closing(mounts.open_tree(source)) as cgroup,
+            _closing(os.open(directory, os.O_PATH | os.O_CLOEXEC, dir_fd=tree)) as target,
+        ):
+            mounts.mount_setattr(cgroup, set_=self.attributes.set)
+            mounts.move_mount(cgroup, target)
+
+
+def _tmpfs(source: str, *options: str, attributes: int) -> int:
+    with _closing(mounts.fsopen("tmpfs")) as fs:
+        mounts.fsconfig_string(fs, "source", source)
+        for option in options:
+            mounts.fsconfig_string(fs, *option.split("=", 1))
+        mounts.fsconfig_create(fs)
+        return mounts.fsmount(fs, attributes)
+
+
+class MaskPaths(NamedTuple):
+    """Hide files behind the container's null device and directories behind one empty tmpfs, both read-only.
+
+    Both come from descriptors this process made or checked (CVE-2025-31133). A path that is not there is left alone.
+    """
+
+    paths: Sequence[str]
+
+    def describe(self) -> str:
+        return "mask paths"
+
+    def apply(self, init: Init) -> None:
+        null = open_in(init.root, "/dev/null")
+        empty = _tmpfs(
+            "tmpfs",
+            "nr_inodes=1",
+            "nr_blocks=1",
+            attributes=mounts.MOUNT_ATTR_RDONLY
+            | mounts.MOUNT_ATTR_NOSUID
+            | mounts.MOUNT_ATTR_NODEV
+            | mounts.MOUNT_ATTR_NOEXEC,
+        )
+        with _closing(null), _closing(empty):
+            status = os.stat(null)
+            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
+                raise Refused(errno.EINVAL, "/dev/null in the container is not the null device: cannot mask paths with it")
+            for path in self.paths:
+                try:
+                    target = open_in(init.root, path)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                with _closing(target):
+                    cover = empty if stat.S_ISDIR(os.stat(target).st_mode) else null
+                    with _closing(mounts.open_tree(b"", dir_fd=cover)) as tree:
+                        # Read-only also stops chmod(2) and chown(2) of the covering file.
+                        mounts.mount_setattr(tree, set_=mounts.MOUNT_ATTR_RDONLY)
+                        mounts.move_mount(tree, target, path)
+
+
+class ReadonlyPaths(NamedTuple):
+    """Bind each path on itself, read-only; what is not there is left alone."""
+
+    paths: Sequence[str]
+
+    def describe(self) -> str:
+        return "make paths read-only"
+
+    def apply(self, init: Init) -> None:
+        for path in self.paths:
+            try:
+                target = open_in(init.root, path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            with (
+                _closing(target),
+                _closing(mounts.open_tree(b"", dir_fd=target, recursive=True)) as tree,
+            ):
+                mounts.mount_setattr(tree, set_=mounts.MOUNT_ATTR_RDONLY, recursive=True)
+                mounts.move_mount(tree, target, path)
+
+
+class MakeDirectory(NamedTuple):
+    """The program's directory, if the image has none."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make the directory {self.path}"
+
+    def apply(self, init: Init) -> None:
+        try:
+            os.close(make_directory(init.root, self.path))
+        except OSError as error:
+            # Whether it can be entered is for ChangeDirectory to say, in the words people know.
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ELOOP):
+                raise
+
+
+class ReadonlyRoot(NamedTuple):
+    def describe(self) -> str:
+        return "make the root filesystem read-only"
+
+    def apply(self, init: Init) -> None:
+        mounts.mount_setattr(init.root, set_=mounts.MOUNT_ATTR_RDONLY)
+
+
+class PivotRoot(NamedTuple):
+    """Make the container's root "/", and detach the host's.
+
+    pivot_root(2) with both arguments "." stacks the old root on the new: no directory for it is needed.
+    """
+
+    def describe(self) -> str:
+        return "pivot_root into the root filesystem"
+
+    def apply(self, init: Init) -> None:
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with _closing(old):
+            os.fchdir(init.root)
+            mounts.pivot_root(".", ".")
+            os.fchdir(old)
+            # The unmount below must not reach the host where the old root was a shared mount.
+            mounts.mount("none", ".", None, mounts.MS_REC | mounts.MS_SLAVE)
+            mounts.umount(".", mounts.MNT_DETACH)
+        os.chdir("/")
+
+
+class UseCurrentRoot(NamedTuple):
+    """Having joined a container's mount namespace, "/" is its root."""
+
+    def describe(self) -> str:
+        return "open the container's root"
+
+    def apply(self, init: Init) -> None:
+        init.set_root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+class SetRootPropagation(NamedTuple):
+    propagation: int
+
+    def describe(self) -> str:
+        return "set the propagation of the root filesystem"
+
+    def apply(self, init: Init) -> None:
+        mounts.mount("none", "/", None, self.propagation)
+
+
+class MakeDevice(NamedTuple):
+    path: str
+    kind: int
+    """S_IFCHR, S_IFBLK or S_IFIFO."""
+    device: int
+    mode: int
+    uid: int
+    gid: int
+
+    def describe(self) -> str:
+        return f"make the device {self.path}"
+
+    def apply(self, init: Init) -> None:
+        parent_path, name = os.path.split(self.path)
+        with _closing(make_directory(init.root, parent_path)) as parent:
+            try:
+                os.mknod(name, self.kind | self.mode, self.device, dir_fd=parent)
+            except FileExistsError:
+                self._check_existing(parent, name)
+                return
+            except PermissionError:
+                # No CAP_MKNOD here, or the device cgroup forbids making one: show the host's instead.
+                self._bind_from_host(init)
+                return
+            if self.uid or self.gid:
+                os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+
+    def _check_existing(self, parent: int, name: str) -> None:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_IFMT(status.st_mode) != self.kind or status.st_rdev != self.device:
+            raise Refused(errno.EEXIST, f"{self.path} in the container is not the device config.json asks for")
+
+    def _bind_from_host(self, init: Init) -> None:
+        with (
+            _closing(mounts.open_tree(self.path)) as tree,
+            _closing(make_file(init.root, self.path)) as target,
+        ):
+            # It stays usable as a device; its mode and owner, which are the host's, cannot be changed.
+            mounts.mount_setattr(tree, set_=mounts.MOUNT_ATTR_RDONLY)
+            mounts.move_mount(tree, target, self.path)
+
+
+class LinkInDev(NamedTuple):
+    """A symbolic link in /dev; one that is there already stays."""
+
+    name: str
+    target: str
+
+    def describe(self) -> str:
+        return f"link /dev/{self.name} to {self.target}"
+
+    def apply(self, init: Init) -> None:
+        with _closing(make_directory(init.root, "/dev")) as dev, contextlib.suppress(FileExistsError):
+            os.symlink(self.target, self.name, dir_fd=dev)

@@ -1,0 +1,99 @@
+"""Reading the JSON documents of images from hostile hands: what comes out has the shape its type promises."""
+
+import json
+from typing import Any, cast
+
+from runtime.errors import InvalidParameter
+from runtime.oci import digest
+from runtime.oci.image import MANIFEST, Descriptor, ImageConfig, Index, Manifest
+
+DOCUMENT_BYTES_MAX = 8 << 20
+_LAYERS_MAX = 512
+
+
+def parse_json(data: bytes, what: str) -> Any:
+    """Any JSON; raises InvalidParameter naming `what` the document is."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidParameter(f"the {what} is not valid JSON: {error}") from error
+
+
+def parse_index(data: bytes, what: str = "image index") -> Index:
+    document = _mapping(parse_json(data, what), what)
+    manifests = _list(document.get("manifests"), f"{what}'s manifests")
+    for descriptor in manifests:
+        _check_descriptor(descriptor, what)
+    return cast(Index, document)
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    what = "image manifest"
+    document = _mapping(parse_json(data, what), what)
+    _check_descriptor(document.get("config"), what)
+    layers = _list(document.get("layers"), f"{what}'s layers")
+    if len(layers) > _LAYERS_MAX:
+        raise InvalidParameter(f"the image has {len(layers)} layers, more than the {_LAYERS_MAX} allowed")
+    for descriptor in layers:
+        _check_descriptor(descriptor, what)
+    return cast(Manifest, document)
+
+
+def parse_config(data: bytes) -> ImageConfig:
+    """An image configuration; `config` and `history` are filled in when null or missing, as Go writers leave them."""
+    what = "image configuration"
+    document = _mapping(parse_json(data, what), what)
+    rootfs = _mapping(document.get("rootfs"), f"{what}'s rootfs")
+    for diff_id in _list(rootfs.get("diff_ids"), f"{what}'s diff_ids"):
+        digest.hex_of(_string(diff_id, f"{what}'s diff ID"))
+    settings = _mapping(document.get("config") or {}, f"{what}'s config")
+    normal = {
+        **document,
+        "architecture": _string(document.get("architecture", ""), f"{what}'s architecture"),
+        "os": _string(document.get("os", ""), f"{what}'s os"),
+        "created": _string(document.get("created") or "", f"{what}'s creation time"),
+        "config": {key: value for key, value in settings.items() if value is not None},
+        "history": _list(document.get("history") or [], f"{what}'s history"),
+    }
+    return cast(ImageConfig, normal)
+
+
+def encode(document: object) -> bytes:
+    """JSON as Wherry stores it: no spaces, keys in the order given."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def descriptor_of(data: bytes, media_type: str = MANIFEST) -> Descriptor:
+    return Descriptor(mediaType=media_type, digest=digest.of_bytes(data), size=len(data))
+
+
+def _check_descriptor(value: object, what: str) -> None:
+    descriptor = _mapping(value, f"{what}'s descriptor")
+    digest.hex_of(_string(descriptor.get("digest"), f"{what}'s digest"))
+    _string(descriptor.get("mediaType", ""), f"{what}'s media type")
+    size = descriptor.get("size")
+    if not isinstance(size, int) or size < 0:
+        raise InvalidParameter(f"the {what} has a descriptor without a size")
+    for key, text in _mapping(descriptor.get("annotations") or {}, f"{what}'s annotations").items():
+        _string(text, f"{what}'s annotation {key}")
+    platform = _mapping(descriptor.get("platform") or {"os": "", "architecture": ""}, f"{what}'s platform")
+    _string(platform.get("os"), f"{what}'s platform")
+    _string(platform.get("architecture"), f"{what}'s platform")
+
+
+def _mapping(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidParameter(f"the {what} is missing or not a JSON object")
+    return value
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidParameter(f"the {what} is missing or not a JSON array")
+    return value
+
+
+def _string(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidParameter(f"the {what} is missing or not a string")
+    return value

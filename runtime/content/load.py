@@ -1,0 +1,262 @@
+"""Image archives into a store: docker-archive (`docker save`) and OCI layout tars, compressed or not.
+
+The archive is a stream and its table of contents may come last, so the members become blobs as they pass (one
+read, one hash), and layers are unpacked from the blobs once it is known which are wanted: an archive may hold
+other platforms' layers, and pages just written are read back from memory.
+"""
+
+import posixpath
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Protocol
+
+from runtime.content.compression import Readable, decompressed
+from runtime.content.documents import (
+    DOCUMENT_BYTES_MAX,
+    encode,
+    parse_config,
+    parse_index,
+    parse_json,
+)
+from runtime.content.image import Image, LoadedImage
+from runtime.content.tar_reader import HARD_LINK, REGULAR, SYMLINK, TarReader
+from runtime.errors import InvalidParameter
+from runtime.oci import digest
+from runtime.oci.image import (
+    ANNOTATION_IMAGE_NAME,
+    ANNOTATION_REF_NAME,
+    CONFIG,
+    INDEX_TYPES,
+    LAYER_TAR,
+    LAYER_TAR_GZIP,
+    LAYER_TAR_ZSTD,
+    MANIFEST,
+    MANIFEST_TYPES,
+    Descriptor,
+    Index,
+    Manifest,
+    platform_matches,
+    platform_of_host,
+)
+from runtime.oci.reference import Reference, parse
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of an archive member, its bytes so far and its size in bytes."""
+
+_DOCKER_MANIFEST, _OCI_INDEX, _OCI_LAYOUT = "manifest.json", "index.json", "oci-layout"
+_DOCUMENTS = frozenset({_DOCKER_MANIFEST, _OCI_INDEX, _OCI_LAYOUT})
+_BLOB_PREFIX = f"blobs/{digest.ALGORITHM}/"
+_MEMBERS_MAX = 100_000
+_LINKS_MAX = 10
+_INDEX_DEPTH_MAX = 4
+_LAYER_TYPES = {None: LAYER_TAR, "gzip": LAYER_TAR_GZIP, "zstd": LAYER_TAR_ZSTD}
+
+
+class Ingesting(Protocol):
+    """Where content goes; `runtime.content.images.Ingest`."""
+
+    def has_blob(self, blob: str) -> bool: ...
+    def add_blob(
+        self, source: Readable, expected: str | None = None, on_bytes: Callable[[int], None] = ...
+    ) -> tuple[str, int]: ...
+    def read_blob(self, blob: str) -> bytes: ...
+    def open_blob(self, blob: str) -> IO[bytes]: ...
+    def add_image(self, manifest: bytes, references: Sequence[Reference]) -> Image: ...
+
+
+def load_archive(
+    store: Ingesting, stream: Readable, on_progress: Progress | None = None
+) -> list[LoadedImage]:
+    """Adds every image of the archive that is for this platform. Raises InvalidParameter."""
+    archive = _read_members(store, stream, on_progress or (lambda name, current, total: None))
+    # Docker >= 25 writes both tables; the OCI one keeps the manifests and so their digests.
+    if _OCI_LAYOUT in archive.documents and _OCI_INDEX in archive.documents:
+        loaded = _load_oci(store, archive)
+    elif _DOCKER_MANIFEST in archive.documents:
+        loaded = _load_docker(store, archive)
+    else:
+        raise InvalidParameter(
+            "this is not an image archive: it has neither a manifest.json nor an OCI index.json "
+            "(use import for a plain root file system)"
+        )
+    if not loaded:
+        raise InvalidParameter("the archive contains no image")
+    return loaded
+
+
+class _Archive:
+    """The members of an archive: documents in memory, everything else as blobs by member name."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes] = {}
+        self.blobs: dict[str, tuple[str, int]] = {}
+        self.links: dict[str, str] = {}
+
+    def blob(self, name: str) -> tuple[str, int]:
+        """Digest and size of a member; old docker archives link layers that several images share."""
+        target = posixpath.normpath(name)
+        for _ in range(_LINKS_MAX):
+            if target in self.blobs:
+                return self.blobs[target]
+            if target not in self.links:
+                break
+            target = self.links[target]
+        raise InvalidParameter(f'the archive is incomplete: it names "{name}" but does not contain it')
+
+
+def _read_members(store: Ingesting, stream: Readable, on_progress: Progress) -> _Archive:
+    archive = _Archive()
+    plain, _ = decompressed(stream)
+    reader = TarReader(plain)
+    for count, entry in enumerate(reader):
+        if count >= _MEMBERS_MAX:
+            raise InvalidParameter(f"the archive has more than {_MEMBERS_MAX} members")
+        name = posixpath.normpath(entry.name)
+        if entry.kind == SYMLINK:
+            archive.links[name] = posixpath.normpath(
+                posixpath.join(posixpath.dirname(name), entry.link_target)
+            )
+        elif entry.kind == HARD_LINK:
+            archive.links[name] = posixpath.normpath(entry.link_target)
+        elif entry.kind == REGULAR and name in _DOCUMENTS:
+            if entry.size > DOCUMENT_BYTES_MAX:
+                raise InvalidParameter(f"the archive's {name} is larger than {DOCUMENT_BYTES_MAX >> 20} MiB")
+            archive.documents[name] = reader.read()
+        elif entry.kind == REGULAR:
+            archive.blobs[name] = _add_member(store, reader, name, entry.size, on_progress)
+    while plain.read(1 << 20):
+        pass  # a client may still be sending padding, and takes a closed connection for a failure
+    return archive
+
+
+def _add_member(
+    store: Ingesting, reader: TarReader, name: str, size: int, on_progress: Progress
+) -> tuple[str, int]:
+    expected = None
+    if name.startswith(_BLOB_PREFIX):
+        expected = f"{digest.ALGORITHM}:{name.removeprefix(_BLOB_PREFIX)}"
+        if digest.is_digest(expected) and store.has_blob(expected):
+            return expected, size
+    return store.add_blob(reader, expected, lambda current: on_progress(name, current, size))
+
+
+# --- OCI layout -------------------------------------------------------------------------------------------
+
+
+def _load_oci(store: Ingesting, archive: _Archive) -> list[LoadedImage]:
+    index = parse_index(archive.documents[_OCI_INDEX], _OCI_INDEX)
+    names: dict[str, list[Reference]] = {}
+    for descriptor in index["manifests"]:
+        references = names.setdefault(descriptor["digest"], [])
+        if (reference := _annotated_name(descriptor)) is not None:
+            references.append(reference)
+    loaded = []
+    for chosen, references in names.items():
+        descriptor = next(entry for entry in index["manifests"] if entry["digest"] == chosen)
+        manifest = _manifest_for_host(store, archive, descriptor)
+        if manifest is not None:
+            loaded.append(_loaded(store.add_image(manifest, references), references))
+    return loaded
+
+
+def _annotated_name(descriptor: Descriptor) -> Reference | None:
+    annotations = descriptor.get("annotations") or {}
+    if name := annotations.get(ANNOTATION_IMAGE_NAME):
+        return parse(name)
+    name = annotations.get(ANNOTATION_REF_NAME, "")
+    # By the specification a tag alone; podman and skopeo write whole names here.
+    return parse(name) if "/" in name or ":" in name else None
+
+
+def _manifest_for_host(
+    store: Ingesting, archive: _Archive, descriptor: Descriptor, depth: int = 0
+) -> bytes | None:
+    """The manifest `descriptor` stands for on this platform; None for what is no image (attestations)."""
+    if depth > _INDEX_DEPTH_MAX:
+        raise InvalidParameter("the archive's image indexes are nested too deeply")
+    media_type = descriptor["mediaType"]
+    if media_type in MANIFEST_TYPES:
+        return _document(store, archive, descriptor["digest"])
+    if media_type not in INDEX_TYPES:
+        return None
+    index = parse_index(_document(store, archive, descriptor["digest"]))
+    chosen = choose_platform(index)
+    return _manifest_for_host(store, archive, chosen, depth + 1)
+
+
+def choose_platform(index: Index) -> Descriptor:
+    """The index's entry for this platform; the only image of an index is taken whatever its platform.
+
+    Raises InvalidParameter listing the platforms there are.
+    """
+    images = [
+        entry
+        for entry in index["manifests"]
+        if (entry.get("platform") or {}).get("os") != "unknown"  # attestations of buildkit
+    ]
+    host = platform_of_host()
+    for entry in images:
+        if (platform := entry.get("platform")) and platform_matches(host, platform):
+            return entry
+    if len(images) == 1:
+        return images[0]
+    offered = ", ".join(_platform_name(entry) for entry in images) or "none"
+    raise InvalidParameter(
+        f"the image is not available for {host['os']}/{host['architecture']}; it has: {offered}"
+    )
+
+
+def _platform_name(entry: Descriptor) -> str:
+    platform = entry.get("platform")
+    return f"{platform['os']}/{platform['architecture']}" if platform else "unnamed"
+
+
+def _document(store: Ingesting, archive: _Archive, blob: str) -> bytes:
+    archive.blob(_BLOB_PREFIX + digest.hex_of(blob))  # says what is missing
+    return store.read_blob(blob)
+
+
+# --- docker-archive ---------------------------------------------------------------------------------------
+
+
+def _load_docker(store: Ingesting, archive: _Archive) -> list[LoadedImage]:
+    items = parse_json(archive.documents[_DOCKER_MANIFEST], _DOCKER_MANIFEST)
+    if not isinstance(items, list):
+        raise InvalidParameter("the archive's manifest.json is not a list of images")
+    loaded = []
+    for item in items:
+        config_name, tags, layer_names = _docker_item(item)
+        references = [parse(tag) for tag in tags]
+        config, config_size = archive.blob(config_name)
+        parse_config(store.read_blob(config))
+        manifest = Manifest(
+            schemaVersion=2,
+            mediaType=MANIFEST,
+            config=Descriptor(mediaType=CONFIG, digest=config, size=config_size),
+            layers=[_layer_descriptor(store, *archive.blob(name)) for name in layer_names],
+        )
+        loaded.append(_loaded(store.add_image(encode(manifest), references), references))
+    return loaded
+
+
+def _docker_item(item: Any) -> tuple[str, list[str], list[str]]:
+    try:
+        config, tags, layers = item["Config"], item.get("RepoTags") or [], item["Layers"] or []
+    except (TypeError, KeyError, AttributeError):
+        raise InvalidParameter("the archive's manifest.json lacks Config or Layers") from None
+    texts = [config, *tags, *layers] if isinstance(tags, list) and isinstance(layers, list) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidParameter("the archive's manifest.json has names that are not strings")
+    return config, tags, layers
+
+
+def _layer_descriptor(store: Ingesting, blob: str, size: int) -> Descriptor:
+    with store.open_blob(blob) as file:
+        plain, compression = decompressed(file)
+        if compression not in _LAYER_TYPES:
+            blob, size = store.add_blob(plain)  # bzip2 and xz layers have no media type
+            compression = None
+    return Descriptor(mediaType=_LAYER_TYPES[compression], digest=blob, size=size)
+
+
+def _loaded(image: Image, references: Sequence[Reference]) -> LoadedImage:
+    return LoadedImage(image, tuple(reference.familiar() for reference in references))

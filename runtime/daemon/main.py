@@ -1,0 +1,165 @@
+"""`wherryd`: the engine as a process. `wherryd shutdown` ends it and everything it has in the kernel."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import grp
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from runtime import __version__
+from runtime.daemon.server import serve
+from runtime.engine.engine import Engine
+from runtime.engine.processes import start_time_of
+from runtime.engine.settings import EngineSettings
+from runtime.errors import InvalidParameter, WherryError
+
+DEFAULT_DATA_ROOT = Path("/var/lib/wherry")
+DEFAULT_RUN_DIR = Path("/run/wherry")
+FACTS_NAME = "engine.json"  # in the run directory: who runs there, and on what data
+
+log = logging.getLogger("wherryd")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wherryd", description="Wherry's engine: serves the Docker Engine API in the foreground."
+    )
+    parser.add_argument("command", nargs="?", choices=["shutdown"], help="stop containers, launcher and engine")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help=f"images, containers, volumes (default: {DEFAULT_DATA_ROOT})",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        default=DEFAULT_RUN_DIR,
+        metavar="DIR",
+        help="sockets and locks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host", metavar="unix://PATH", help="where to serve the API (default: unix://RUN_DIR/docker.sock)"
+    )
+    parser.add_argument("--group", metavar="NAME", help="the group that may use the socket (default: root)")
+    parser.add_argument("--embedded-images", type=Path, metavar="DIR", help="image archives to load at the first start")
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning", "error"],
+        help="what goes to standard error (default: %(default)s)",
+    )
+    parser.add_argument("--version", action="version", version=f"wherryd {__version__}")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        if os.geteuid() != 0:
+            raise InvalidParameter("the engine needs root: start it with sudo, or use `wherry up`")
+        run_dir = args.run_dir.absolute()
+        if args.command == "shutdown":
+            asyncio.run(_shutdown(run_dir, args.data_root))
+        else:
+            data_root = (args.data_root or DEFAULT_DATA_ROOT).absolute()
+            host = args.host or f"unix://{run_dir}/docker.sock"
+            settings = EngineSettings(data_root, run_dir, args.embedded_images)
+            asyncio.run(_run(settings, _socket_path(host), _group(args.group)))
+    except (WherryError, OSError) as error:
+        print(f"wherryd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _socket_path(host: str) -> Path:
+    scheme, separator, path = host.partition("://")
+    if scheme != "unix" or not separator or not path.startswith("/"):
+        raise InvalidParameter(f"--host {host} is not supported: give unix:// and an absolute path")
+    return Path(path)
+
+
+def _group(name: str | None) -> int:
+    if name is None:
+        return 0
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise InvalidParameter(f"--group {name}: no such group; make it with groupadd, or name another") from None
+
+
+async def _run(settings: EngineSettings, socket_path: Path, group: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Engine(settings) as engine:
+        _write_facts(settings)
+        await engine.load_embedded_images()
+        async with serve(engine, socket_path, group):
+            print(f"API listen on unix://{socket_path}", flush=True)
+            await stop.wait()
+            log.info("stopping; containers run on")
+
+
+def _write_facts(settings: EngineSettings) -> None:
+    facts = {
+        "pid": os.getpid(),
+        "start_time": start_time_of(os.getpid()),
+        "data_root": str(settings.data_root),
+    }
+    temporary = settings.run_dir / f"{FACTS_NAME}.tmp"
+    temporary.write_text(json.dumps(facts))
+    temporary.replace(settings.run_dir / FACTS_NAME)
+    settings.lock_path.write_text(f"pid {os.getpid()}, data root {settings.data_root}\n")
+
+
+async def _shutdown(run_dir: Path, data_root: Path | None) -> None:
+    """Stop a living engine, become one for a moment, and take everything down; works after a kill -9 too."""
+    facts_path = run_dir / FACTS_NAME
+    try:
+        facts = json.loads(facts_path.read_text())
+    except FileNotFoundError:
+        if data_root is None:
+            raise InvalidParameter(f"no engine has run on {run_dir}: give the --run-dir it was started with") from None
+        facts = {"pid": 0, "start_time": 0, "data_root": str(data_root)}
+    await _stop_engine(facts["pid"], facts["start_time"])
+    async with Engine(EngineSettings(Path(facts["data_root"]), run_dir)) as engine:
+        await engine.shutdown()
+    facts_path.unlink(missing_ok=True)
+
+
+async def _stop_engine(pid: int, start_time: int) -> None:
+    if not pid or start_time_of(pid) != start_time:
+        return
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(pidfd, gone.set)
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(10):
+                await gone.wait()
+        except TimeoutError:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await gone.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

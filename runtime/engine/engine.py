@@ -1,0 +1,186 @@
+"""The engine: every service put together, brought up from what is on disk, and taken down again."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from runtime.cgroups import remove_subtree
+from runtime.content.images import ImageStore
+from runtime.content.snapshots import Snapshots
+from runtime.engine.containers import ContainerService
+from runtime.engine.events import Event, EventBus
+from runtime.engine.execs import ExecService
+from runtime.engine.networks import NetworkService
+from runtime.engine.processes import ProcessTable
+from runtime.engine.settings import EngineSettings
+from runtime.engine.store import Store
+from runtime.engine.volumes import VolumeService
+from runtime.errors import Conflict, WherryError
+
+log = logging.getLogger(__name__)
+
+REAP_DELAY_S = 0.5  # removed snapshots are deleted together, away from the requests that removed them
+
+
+class Engine:
+    """Use as `async with`: entering reconciles with what is running, leaving lets it run on."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self.events = EventBus()
+        self._exits = ExitStack()
+        self._reaper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Engine:
+        try:
+            await self._open()
+        except BaseException:
+            self._exits.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._reaper:
+            self._reaper.cancel()
+            await asyncio.gather(self._reaper, return_exceptions=True)
+        self._exits.close()
+
+    async def _open(self) -> None:
+        settings = self.settings
+        settings.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        settings.seccomp_cache.mkdir(mode=0o700, exist_ok=True)
+        self._exits.callback(os.close, _lock(settings.lock_path))
+        self.store = Store(settings.store_path)
+        self._exits.callback(self.store.close)
+        self.images = ImageStore(settings.data_root)
+        self._exits.callback(self.images.close)
+        self.snapshots = Snapshots(settings.data_root)
+        self.volumes = VolumeService(settings.volumes_dir, self.store)
+        self.networks = NetworkService(settings, self.store)
+        self._exits.callback(self.networks.close)
+        self.processes = ProcessTable(settings.run_dir)
+        self._exits.callback(self.processes.close)
+        self.containers = ContainerService(
+            settings,
+            self.store,
+            self.images,
+            self.snapshots,
+            self.networks,
+            self.volumes,
+            self.processes,
+            self.events,
+        )
+        self._exits.callback(self.containers.close)
+        self.execs = ExecService(self.containers, self.snapshots, self.processes)
+        self._exits.callback(self.execs.close)
+        self.containers.load()
+        known = await self.processes.connect()
+        running = self.containers.still_running(known)
+        self.networks.start((container.id, container.network) for container in running if container.network)
+        await self.networks.serve_ipv6()
+        await self.containers.reconcile(known)
+        self._reaper = asyncio.create_task(self._reap())
+
+    async def load_embedded_images(self) -> None:
+        """Load the images that came with Wherry, unless they were loaded (and maybe removed) before."""
+        directory = self.settings.embedded_images
+        if directory is None or not directory.is_dir():
+            return
+        seen_path = self.settings.data_root / "embedded.json"
+        seen = set(json.loads(seen_path.read_text())) if seen_path.exists() else set()
+        for path in sorted(directory.glob("*.tar*")):
+            info = path.stat()
+            mark = f"{path.name}:{info.st_size}:{info.st_mtime_ns}"
+            if mark in seen:
+                continue
+            try:
+                with path.open("rb") as stream:
+                    loaded = await asyncio.to_thread(self.images.load, stream)
+            except (WherryError, OSError) as error:
+                log.warning("the embedded image %s was not loaded: %s", path, error)
+                continue
+            log.info("loaded embedded image %s: %s", path.name, loaded)
+            seen.add(mark)
+        temporary = seen_path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(sorted(seen)))
+        temporary.replace(seen_path)
+
+    async def _reap(self) -> None:
+        """Delete what removals only renamed away; those of one moment together."""
+        reaped_ns = time.time_ns()
+        await asyncio.to_thread(self.snapshots.reap)
+        async for event in self.events.listen(None, None):
+            if event.action in ("destroy", "delete") and event.time_ns > reaped_ns:
+                await asyncio.sleep(REAP_DELAY_S)
+                reaped_ns = time.time_ns()
+                await asyncio.to_thread(self.snapshots.reap)
+
+    # --- images: what an engine adds to the store of content
+
+    def tag_image(self, name: str, reference: str) -> None:
+        image = self.images.get(name)
+        self.images.tag(image.id, reference)
+        self.events.publish(Event("image", "tag", image.id, {"name": reference}))
+
+    def remove_image(self, name: str, force: bool) -> list[tuple[str, str]]:
+        """Untag, or delete with the last tag; `(what, which)` for each; raises Conflict for one in use."""
+        image = self.images.get(name)
+        by_id = image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
+        users = [container for container in self.containers.all() if container.image_id == image.id]
+        references = list(image.references) if by_id else [name]
+        last = by_id or len(image.references) <= 1
+        if by_id and len(image.references) > 1 and not force:
+            raise Conflict(
+                f"conflict: unable to delete {image.id[7:19]} (must be forced) - image is referenced in "
+                "multiple repositories"
+            )
+        if last and users and not (force and all(user.state.status != "running" for user in users)):
+            user = users[0]
+            how = "cannot be forced" if user.state.status == "running" else "must be forced"
+            what = "running container" if user.state.status == "running" else "stopped container"
+            raise Conflict(
+                f'conflict: unable to remove repository reference "{name}" ({how}) - image is being used by '
+                f"{what} {user.id[:12]}"
+            )
+        done = []
+        for reference in references:
+            self.images.untag(reference)
+            done.append(("Untagged", reference))
+            self.events.publish(Event("image", "untag", image.id, {"name": reference}))
+        if last and not users:
+            done += [("Deleted", digest) for digest in self.images.delete(image.id)]
+            self.events.publish(Event("image", "delete", image.id, {"name": image.id}))
+        return done
+
+    # --- the end
+
+    async def shutdown(self) -> None:
+        """Stop every container and the launcher, and take everything out of the kernel."""
+        await self.containers.stop_all()
+        for process in await self.processes.link.processes():
+            self.processes.link.ack(process.key)
+        await self.processes.link.shutdown()
+        self.networks.remove_everything()
+        remove_subtree(self.settings.cgroup_parent)
+
+
+def _lock(path: Path) -> int:
+    """Hold the run directory; raises Conflict naming the engine that has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(fd, 4096).decode(errors="replace").partition("\n")[0]
+        os.close(fd)
+        raise Conflict(
+            f"another engine ({owner}) is running on {path.parent}: stop it, or give another --run-dir"
+        ) from None
+    return fd

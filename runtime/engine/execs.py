@@ -1,0 +1,190 @@
+"""Execs: further processes in a running container. They live as long as their container, in memory only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from runtime.content.merged import read_in_layers
+from runtime.content.snapshots import Snapshots
+from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
+from runtime.engine import spec_gen
+from runtime.engine.container import Container
+from runtime.engine.containers import ContainerService
+from runtime.engine.processes import LiveProcess, ProcessTable
+from runtime.engine.stdio import OutputHub
+from runtime.errors import Conflict, InvalidParameter, NotFound, ProcessFault
+
+START_FAILED_CODE = 126
+KEPT_AFTER_EXIT_S = 300  # a client asks for the exit code right after the stream ends
+
+
+@dataclass
+class Exec:
+    """One exec: what was asked for, and what became of it. `exit_code` is None until it has ended."""
+
+    id: str
+    container: Container
+    args: list[str]
+    env: list[str]
+    user: str
+    working_dir: str
+    tty: bool
+    open_stdin: bool
+    attach_stdout: bool
+    attach_stderr: bool
+    privileged: bool
+    detach_keys: str = ""
+    pid: int = 0
+    exit_code: int | None = None
+    started: bool = False
+    hub: OutputHub = field(default_factory=OutputHub)
+    live: LiveProcess | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.started and self.exit_code is None
+
+
+class ExecService:
+    def __init__(self, containers: ContainerService, snapshots: Snapshots, processes: ProcessTable) -> None:
+        self._containers = containers
+        self._snapshots = snapshots
+        self._processes = processes
+        self._execs: dict[str, Exec] = {}
+        self._followers: set[asyncio.Task[None]] = set()
+
+    def get(self, id: str) -> Exec:
+        try:
+            return self._execs[id]
+        except KeyError:
+            raise NotFound(f"No such exec instance: {id}") from None
+
+    def create(self, container: Container, document: Mapping[str, Any]) -> Exec:
+        """From Docker's ExecConfig; raises Conflict when the container does not run, InvalidParameter."""
+        args = document.get("Cmd") or []
+        if not isinstance(args, list) or not args:
+            raise InvalidParameter("No exec command specified")
+        self._containers.process_of(container)
+        exec = Exec(
+            secrets.token_hex(32),
+            container,
+            [str(word) for word in args],
+            list(document.get("Env") or []),
+            document.get("User") or "",
+            document.get("WorkingDir") or "",
+            bool(document.get("Tty")),
+            bool(document.get("AttachStdin")),
+            bool(document.get("AttachStdout")),
+            bool(document.get("AttachStderr")),
+            bool(document.get("Privileged")),
+            document.get("DetachKeys") or "",
+        )
+        self._execs[exec.id] = exec
+        container.execs.append(exec.id)
+        self._containers.publish(container, f"exec_create: {' '.join(exec.args)}", execID=exec.id)
+        return exec
+
+    async def start(self, exec: Exec, console_size: tuple[int, int] = (0, 0)) -> LiveProcess:
+        """Raises Conflict if it was started before or the container has stopped, ProcessFault."""
+        if exec.started:
+            raise Conflict(f"exec {exec.id} has already been started: create another one")
+        container = exec.container
+        init = self._containers.process_of(container)
+        exec.started = True
+        process = container.directory / f"exec-{exec.id}.json"
+        process.write_text(json.dumps(self._process(exec, console_size)))
+        pidfd = os.pidfd_open(init.pid)
+        cgroup = self._containers.cgroup_of(container)
+        cgroup_fd = cgroup.open_fd()
+
+        async def launch(fds: Mapping[str, int]) -> Any:
+            join = [] if cgroup_fd is not None else cgroup.join_paths()
+            key = (container.id, exec.id)
+            return await self._processes.link.exec(key, container.directory, process, join, fds)
+
+        try:
+            exec.live = await self._processes.start(
+                (container.id, exec.id),
+                launch,
+                terminal=exec.tty,
+                stdin=exec.open_stdin,
+                sink=lambda stream, data: None,
+                hub=exec.hub,
+                extra_fds={"container": pidfd} | ({} if cgroup_fd is None else {"cgroup": cgroup_fd}),
+            )
+        except ProcessFault as fault:
+            exec.exit_code = START_FAILED_CODE if fault.errno != 2 else 127
+            exec.hub.end()
+            raise ProcessFault(fault.phase, fault.errno, f"OCI runtime exec failed: {fault}") from None
+        except BaseException:
+            exec.exit_code = START_FAILED_CODE
+            exec.hub.end()
+            raise
+        finally:
+            os.close(pidfd)
+            if cgroup_fd is not None:
+                os.close(cgroup_fd)
+            process.unlink(missing_ok=True)
+        exec.pid = exec.live.pid
+        self._containers.publish(container, f"exec_start: {' '.join(exec.args)}", execID=exec.id)
+        follower = asyncio.ensure_future(self._follow(exec, exec.live))
+        self._followers.add(follower)
+        follower.add_done_callback(self._followers.discard)
+        return exec.live
+
+    def _process(self, exec: Exec, console_size: tuple[int, int]) -> dict[str, Any]:
+        container = exec.container
+        image = self._containers.image_of(container)
+        rootfs = self._snapshots.describe(container.id, image)
+
+        def read(path: str) -> bytes | None:
+            return read_in_layers(rootfs.lower, rootfs.upper, path)
+
+        options = container.options
+        spec = exec.user or options.user
+        user = resolve_user(spec, read(PASSWD_PATH), read(GROUP_PATH), options.groups)
+        asked = replace(options, tty=exec.tty, env=[*_without(options.env, exec.env), *exec.env])
+        capabilities = spec_gen.effective_capabilities(options, privileged=exec.privileged or options.privileged)
+        document: dict[str, Any] = {
+            "terminal": exec.tty,
+            "user": spec_gen.oci_user(user),
+            "args": exec.args,
+            "env": spec_gen.environment(asked, container.hostname, user.home),
+            "cwd": exec.working_dir or options.working_dir,
+            "capabilities": spec_gen.capability_sets(capabilities, user.uid),
+            "noNewPrivileges": options.no_new_privileges,
+            "rlimits": options.rlimits,
+        }
+        if any(console_size):
+            document["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
+        return document
+
+    async def _follow(self, exec: Exec, live: LiveProcess) -> None:
+        exit = await live.ended
+        exec.exit_code = exit.code
+        exec.live = None
+        exec.hub.end()
+        if exec.id in exec.container.execs:
+            exec.container.execs.remove(exec.id)
+        self._containers.publish(exec.container, "exec_die", execID=exec.id, exitCode=str(exit.code))
+        asyncio.get_running_loop().call_later(KEPT_AFTER_EXIT_S, self._execs.pop, exec.id, None)
+
+    def resize(self, exec: Exec, rows: int, columns: int) -> None:
+        if exec.live is None:
+            raise Conflict(f"exec {exec.id} is not running")
+        exec.live.stdio.resize(rows, columns)
+
+    def close(self) -> None:
+        for follower in self._followers:
+            follower.cancel()
+
+
+def _without(env: list[str], overriding: list[str]) -> list[str]:
+    names = {entry.partition("=")[0] for entry in overriding}
+    return [entry for entry in env if entry.partition("=")[0] not in names]

@@ -1,0 +1,86 @@
+"""The files an engine writes for a container: /etc/hostname, /etc/hosts and /etc/resolv.conf."""
+
+import ipaddress
+from pathlib import Path
+
+from runtime.engine.options import Options
+from runtime.errors import InvalidParameter
+
+HOST_RESOLV_CONF = Path("/etc/resolv.conf")
+SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")  # the real servers behind a local stub
+FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")  # Docker's
+
+LOCAL_HOSTS = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+def hosts(options: Options, hostname: str, address: str | None, host_gateway: str | None) -> str:
+    """/etc/hosts(5); `host_gateway` stands for the word `host-gateway` in `--add-host`."""
+    lines = [LOCAL_HOSTS]
+    for entry in options.extra_hosts:
+        name, separator, target = entry.partition("=") if "=" in entry else entry.partition(":")
+        if not separator or not name:
+            raise InvalidParameter(f'bad format for add-host: "{entry}": give NAME:ADDRESS')
+        if target == "host-gateway":
+            if host_gateway is None:
+                raise InvalidParameter("host-gateway needs a bridge network: give an address in --add-host")
+            target = host_gateway
+        try:
+            ipaddress.ip_address(target.strip("[]"))
+        except ValueError:
+            raise InvalidParameter(f'invalid IP address in add-host: "{target}"') from None
+        lines.append(f"{target.strip('[]')}\t{name}\n")
+    if address:
+        names = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
+        lines.append(f"{address}\t{names}\n")
+    return "".join(lines)
+
+
+def resolv_conf(options: Options, own_network: bool) -> str:
+    """resolv.conf(5): the host's, without servers a container of its own network cannot reach."""
+    nameservers, search, resolver_options = _host_resolver(own_network)
+    if options.dns:
+        nameservers = options.dns
+    elif not nameservers:
+        nameservers = list(FALLBACK_NAMESERVERS) if own_network else []
+    if options.dns_search:
+        search = [] if options.dns_search == ["."] else options.dns_search
+    resolver_options = options.dns_options or resolver_options
+    lines = [f"nameserver {server}\n" for server in nameservers]
+    if search:
+        lines.append(f"search {' '.join(search)}\n")
+    if resolver_options:
+        lines.append(f"options {' '.join(resolver_options)}\n")
+    return "".join(lines)
+
+
+def _host_resolver(own_network: bool) -> tuple[list[str], list[str], list[str]]:
+    found: dict[str, list[str]] = {"nameserver": [], "search": [], "options": []}
+    for path in (HOST_RESOLV_CONF, SYSTEMD_RESOLV_CONF):
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:
+            continue
+        found = {"nameserver": [], "search": [], "options": []}
+        for line in text.splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0] in found:
+                found[words[0]] += words[1:2] if words[0] == "nameserver" else words[1:]
+        if own_network:
+            found["nameserver"] = [server for server in found["nameserver"] if _reachable(server)]
+        if found["nameserver"]:
+            break
+    return found["nameserver"], found["search"], found["options"]
+
+
+def _reachable(server: str) -> bool:
+    try:
+        address = ipaddress.ip_address(server.partition("%")[0])
+    except ValueError:
+        return False
+    return not address.is_loopback and address.version == 4  # a bridge network has IPv4 only

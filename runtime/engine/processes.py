@@ -1,0 +1,226 @@
+"""Live processes: a container's own and its execs. Their streams, their ends, and what survives a restart.
+
+The launcher is the parent that learns exit codes; this table is told by it, or by a pidfd alone when the launcher
+that started the process is gone. Then the code is unknown, and said to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from runtime.engine.launcher_link import Exit, Key, Known, LauncherLink, Started
+from runtime.engine.stdio import STDERR, STDOUT, OutputHub, Sink, Stdio
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_EXIT_CODE = 255
+DRAIN_TIMEOUT_S = 0.2  # for an exec whose own children keep its pipes open
+
+Launch = Callable[[Mapping[str, int]], Awaitable[Started]]
+
+
+class UnknownExit(Exit):
+    """The launcher that would know was killed."""
+
+
+class LiveProcess:
+    """One running process. `ended` resolves when it has exited and its output is delivered."""
+
+    def __init__(self, key: Key, pid: int, start_time: int, pidfd: int, stdio: Stdio) -> None:
+        self.key = key
+        self.pid = pid
+        self.start_time = start_time
+        self.stdio = stdio
+        self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._pidfd = pidfd
+        self._watched = False
+        self._finishing: asyncio.Task[None] | None = None
+
+    def signal(self, number: int) -> None:
+        """pidfd_send_signal(2); nothing if the process has already gone."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def watch(self) -> None:
+        """Learn of the end from the pidfd alone: nobody is left who knows the exit code."""
+        if self._pidfd >= 0 and not self._watched:
+            self._watched = True
+            asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
+
+    def _gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        self._watched = False
+        self.finish(UnknownExit(UNKNOWN_EXIT_CODE, time.time_ns()))
+
+    def finish(self, exit: Exit) -> None:
+        if not self.ended.done() and not self._finishing:
+            self._finishing = asyncio.ensure_future(self._finish(exit))
+
+    async def _finish(self, exit: Exit) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S if self.key[1] else None):
+                await asyncio.shield(self.stdio.drained)
+        except TimeoutError:
+            self.stdio.drain_now()
+        self.release()
+        self.ended.set_result(exit)
+
+    def release(self) -> None:
+        """Close this process's fds in the engine; the process itself is left alone."""
+        if self._watched:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            self._watched = False
+        self.stdio.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+class ProcessTable:
+    """Every live process by key, kept in step with the launcher."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._live: dict[Key, LiveProcess] = {}
+        self._starting: dict[Key, Exit | None] = {}
+        self._closing = False
+        self._reconnecting: asyncio.Task[None] | None = None
+        self.link = LauncherLink(run_dir, self._exited, self._lost)
+
+    async def connect(self) -> list[Known]:
+        """Connect to the launcher and return what it has."""
+        await self.link.connect()
+        return await self.link.processes()
+
+    def get(self, key: Key) -> LiveProcess | None:
+        return self._live.get(key)
+
+    async def start(
+        self,
+        key: Key,
+        launch: Launch,
+        *,
+        terminal: bool,
+        stdin: bool,
+        sink: Sink,
+        hub: OutputHub,
+        extra_fds: Mapping[str, int],
+    ) -> LiveProcess:
+        """Make the streams, launch, and take the process in; raises what `launch` raises and leaves nothing."""
+        with ExitStack() as child_ends, ExitStack() as undo:
+            fds: dict[str, int] = dict(extra_fds)
+            outputs: dict[int, int] = {}
+            input_fd = None
+            if not terminal:
+                if stdin:
+                    fds["stdin"], input_fd = _pipe(child_ends, undo)
+                    fds["keep.stdin"] = input_fd
+                for name, number in (("stdout", STDOUT), ("stderr", STDERR)):
+                    outputs[number], fds[name] = _pipe(undo, child_ends)
+                    fds[f"keep.{name}"] = outputs[number]
+            self._starting[key] = None
+            try:
+                started = await launch(fds)
+                undo.pop_all()
+                stdio = Stdio(sink, hub, outputs, input_fd, started.console)
+                live = LiveProcess(key, started.pid, started.start_time, started.pidfd, stdio)
+                self._live[key] = live
+            finally:
+                early = self._starting.pop(key)
+        if early:
+            self._finish(live, early)
+        return live
+
+    def adopt(self, known: Known, fds: dict[str, int], terminal: bool, sink: Sink, hub: OutputHub) -> LiveProcess:
+        """Take in a process that the launcher kept while no engine was there; owns the fds."""
+        numbers = {"keep.stdout": STDOUT, "keep.stderr": STDERR}
+        outputs = {number: fds.pop(name) for name, number in numbers.items() if name in fds}
+        console = fds.pop("console", None) if terminal else None
+        stdio = Stdio(sink, hub, outputs, fds.pop("keep.stdin", None), console)
+        live = LiveProcess(known.key, known.pid, known.start_time, fds.pop("pidfd", -1), stdio)
+        for fd in fds.values():
+            os.close(fd)
+        self._live[known.key] = live
+        if known.exited:
+            self._finish(live, known.exited)
+        return live
+
+    def adopt_orphan(self, key: Key, pid: int, start_time: int, sink: Sink, hub: OutputHub) -> LiveProcess | None:
+        """Take in a process whose launcher is gone and whose streams are lost; None if it has ended."""
+        if start_time_of(pid) != start_time:
+            return None
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        live = LiveProcess(key, pid, start_time, pidfd, Stdio(sink, hub, {}, None, None))
+        self._live[key] = live
+        live.ended.add_done_callback(lambda _: self._live.pop(key, None))
+        live.watch()
+        return live
+
+    def _exited(self, key: Key, exit: Exit) -> None:
+        if key in self._starting:
+            self._starting[key] = exit
+        elif live := self._live.get(key):
+            self._finish(live, exit)
+        else:
+            self.link.ack(key)
+
+    def _finish(self, live: LiveProcess, exit: Exit) -> None:
+        def done(_: asyncio.Future[Exit]) -> None:
+            self._live.pop(live.key, None)
+            self.link.ack(live.key)
+
+        if not live.ended.done():
+            live.ended.add_done_callback(done)
+            live.finish(exit)
+
+    def _lost(self) -> None:
+        if not self._closing:
+            log.error("the launcher went away; its containers run on, their exit codes will be unknown")
+            self._reconnecting = asyncio.ensure_future(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        known = {process.key: process for process in await self.connect()}
+        for key, live in list(self._live.items()):
+            process = known.get(key)
+            if process is None or process.pid != live.pid:
+                live.ended.add_done_callback(lambda _, key=key: self._live.pop(key, None))  # type: ignore[misc]
+                live.watch()
+            elif process.exited:
+                self._finish(live, process.exited)
+
+    def close(self) -> None:
+        """Let go of everything; processes run on."""
+        self._closing = True
+        if self._reconnecting:
+            self._reconnecting.cancel()
+        self.link.close()
+        for live in self._live.values():
+            live.release()
+
+
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    reader.callback(os.close, read_end)
+    writer.callback(os.close, write_end)
+    return read_end, write_end
+
+
+def start_time_of(pid: int) -> int:
+    """Field 22 of /proc/PID/stat, in clock ticks since boot; 0 when there is no such process (proc(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - hot, and not a path anyone joins
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text[text.rindex(b")") + 2 :].split()[19])

@@ -1,0 +1,55 @@
+"""Where an engine keeps its things, and the names it gives to what it makes in the kernel.
+
+Engines with different data roots never share a bridge, an nft table, a cgroup or a directory.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """`data_root` survives a reboot, `run_dir` need not; both are made when missing."""
+
+    data_root: Path
+    run_dir: Path
+    embedded_images: Path | None = None
+
+    @cached_property
+    def instance(self) -> str:
+        """Six hex digits that tell this engine's kernel objects from another's."""
+        return hashlib.sha256(str(self.data_root.resolve()).encode()).hexdigest()[:6]
+
+    @property
+    def bridge_name(self) -> str:
+        return f"wherry{self.instance}"  # 12 characters: IFNAMSIZ allows 15
+
+    @property
+    def nft_table(self) -> str:
+        return f"wherry_{self.instance}"
+
+    @property
+    def cgroup_parent(self) -> str:
+        return f"/wherry-{self.instance}"
+
+    @property
+    def store_path(self) -> Path:
+        return self.data_root / "engine.db"
+
+    @property
+    def containers_dir(self) -> Path:
+        return self.data_root / "containers"
+
+    @property
+    def volumes_dir(self) -> Path:
+        return self.data_root / "volumes"
+
+    @property
+    def seccomp_cache(self) -> Path:
+        return self.run_dir / "seccomp"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.run_dir / "engine.lock"

@@ -1,0 +1,232 @@
+"""From what was asked for to an OCI `config.json`: pure, so that a test can read every line of it.
+
+https://github.com/opencontainers/runtime-spec/blob/main/config.md
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.content.users import ResolvedUser
+from runtime.engine.options import Options
+from runtime.errors import InvalidParameter
+from runtime.linux.capabilities import NAMES as CAPABILITY_NUMBERS
+from runtime.oci import defaults
+
+OCI_VERSION = "1.2.0"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INIT_PATH = "/sbin/docker-init"  # where Docker puts it; programs look for it there
+
+
+@dataclass(frozen=True)
+class HostMount:
+    """A resolved bind mount: an existing host path and where it goes."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    propagation: str = "rprivate"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Facts of this container on this host that the options cannot know."""
+
+    rootfs: str
+    hostname: str
+    cgroups_path: str
+    user: ResolvedUser
+    mounts: list[HostMount]
+    host_network: bool
+    init_program: str | None
+
+
+def effective_capabilities(options: Options, privileged: bool) -> list[str]:
+    """The bounding set: Docker's defaults, with additions and removals (`ALL` may stand in either)."""
+    every = list(CAPABILITY_NUMBERS)
+    unknown = [name for name in (*options.cap_add, *options.cap_drop) if name != "ALL" and name not in every]
+    if unknown:
+        raise InvalidParameter(f'invalid capability: unknown capability: "{unknown[0]}"')
+    if privileged:
+        return every
+    base = every if "ALL" in options.cap_add else list(defaults.DEFAULT_CAPABILITIES)
+    if "ALL" in options.cap_drop:
+        base = [] if "ALL" not in options.cap_add else base
+    kept = {name for name in base if name not in options.cap_drop} | (set(options.cap_add) - {"ALL"})
+    return [name for name in every if name in kept]
+
+
+def generate(options: Options, place: Place) -> dict[str, Any]:
+    """The whole spec as a JSON-ready dictionary."""
+    capabilities = effective_capabilities(options, options.privileged)
+    linux: dict[str, Any] = {
+        "cgroupsPath": place.cgroups_path,
+        "namespaces": _namespaces(options, place.host_network),
+        "resources": {**options.resources, "devices": _device_rules(options)},
+        "maskedPaths": _paths(options.masked_paths, defaults.MASKED_PATHS, options.privileged),
+        "readonlyPaths": _paths(options.readonly_paths, defaults.READONLY_PATHS, options.privileged),
+        "devices": [*defaults.DEFAULT_DEVICES, *_devices(options)],
+        "sysctl": _sysctls(options, place.host_network),
+        "rootfsPropagation": "rprivate",
+    }
+    if seccomp := _seccomp(options, capabilities):
+        linux["seccomp"] = seccomp
+    spec: dict[str, Any] = {
+        "ociVersion": OCI_VERSION,
+        "process": process(options, place, capabilities),
+        "root": {"path": place.rootfs, "readonly": options.read_only_root},
+        "mounts": _mounts(options, place),
+        "linux": linux,
+    }
+    if options.uts_mode != "host":
+        spec["hostname"] = place.hostname
+        if options.domainname:
+            spec["domainname"] = options.domainname
+    return spec
+
+
+def process(options: Options, place: Place, capabilities: list[str]) -> dict[str, Any]:
+    """The OCI process object of the container's own process."""
+    args = [INIT_PATH, "--", *options.args] if place.init_program else options.args
+    result: dict[str, Any] = {
+        "terminal": options.tty,
+        "user": oci_user(place.user),
+        "args": args,
+        "env": environment(options, place.hostname, place.user.home),
+        "cwd": options.working_dir,
+        "capabilities": capability_sets(capabilities, place.user.uid),
+        "noNewPrivileges": options.no_new_privileges,
+        "rlimits": options.rlimits,
+    }
+    if options.oom_score_adj is not None:
+        result["oomScoreAdj"] = options.oom_score_adj
+    if any(options.console_size):
+        rows, columns = options.console_size
+        result["consoleSize"] = {"height": rows, "width": columns}
+    return result
+
+
+def oci_user(user: ResolvedUser) -> dict[str, Any]:
+    return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
+
+
+def capability_sets(capabilities: list[str], uid: int) -> dict[str, list[str]]:
+    """As Docker: another user than root has them in its bounding set only (capabilities(7))."""
+    held = capabilities if uid == 0 else []
+    return {"bounding": capabilities, "effective": held, "permitted": held}
+
+
+def environment(options: Options, hostname: str, home: str) -> list[str]:
+    """PATH, HOSTNAME, TERM and HOME stand in front, so that the image and the user override them."""
+    own = {entry.partition("=")[0] for entry in options.env}
+    ours = [DEFAULT_PATH, f"HOSTNAME={hostname}", *(["TERM=xterm"] if options.tty else []), f"HOME={home}"]
+    return [entry for entry in ours if entry.partition("=")[0] not in own] + options.env
+
+
+def _namespaces(options: Options, host_network: bool) -> list[dict[str, str]]:
+    unshared = {
+        "mount": True,
+        "pid": options.pid_mode != "host",
+        "uts": options.uts_mode != "host",
+        "ipc": options.ipc_mode != "host",
+        "network": not host_network,
+        "cgroup": options.cgroupns_mode != "host" and not (options.privileged and not options.cgroupns_mode),
+    }
+    return [{"type": kind} for kind, wanted in unshared.items() if wanted]
+
+
+def _paths(own: list[str] | None, default: tuple[str, ...], privileged: bool) -> list[str]:
+    if own is not None:
+        return own
+    return [] if privileged else list(default)
+
+
+def _sysctls(options: Options, host_network: bool) -> dict[str, str]:
+    """Docker's defaults: low ports and ping need no privilege inside a network namespace of one's own."""
+    ours = {} if host_network else {"net.ipv4.ip_unprivileged_port_start": "0"}
+    if not host_network and not options.privileged:
+        ours["net.ipv4.ping_group_range"] = "0 2147483647"
+    return {**ours, **options.sysctls}
+
+
+def _seccomp(options: Options, capabilities: list[str]) -> Any:
+    if options.seccomp == "unconfined" or (options.privileged and options.seccomp == "default"):
+        return None
+    if options.seccomp == "default":
+        return defaults.default_seccomp(capabilities)
+    return defaults.load_seccomp_profile(options.seccomp, capabilities)
+
+
+def _mounts(options: Options, place: Place) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [dict(mount) for mount in defaults.default_mounts(options.shm_bytes)]
+    own_targets = {mount.target for mount in place.mounts} | {
+        request.target for request in options.mounts if request.kind == "tmpfs"
+    }
+    mounts = [mount for mount in mounts if mount["destination"] not in own_targets]
+    for mount in mounts:
+        if options.ipc_mode == "host" and mount["destination"] in ("/dev/shm", "/dev/mqueue"):
+            mount.update(type="bind", source=mount["destination"], options=["rbind", "rprivate"])
+        if options.privileged and mount["destination"] in ("/sys", "/sys/fs/cgroup"):
+            mount["options"] = [option for option in mount["options"] if option != "ro"] + ["rw"]
+    for request in options.mounts:
+        if request.kind == "tmpfs":
+            mounts.append(_mount("tmpfs", "tmpfs", request.target, list(request.options)))
+    for bind in place.mounts:
+        access = "ro" if bind.read_only else "rw"
+        mounts.append(_mount("bind", bind.source, bind.target, ["rbind", access, bind.propagation]))
+    if place.init_program:
+        mounts.append(_mount("bind", place.init_program, INIT_PATH, ["bind", "ro"]))
+    return mounts
+
+
+def _mount(type: str, source: str, destination: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": type, "source": source, "options": options}
+
+
+def _device_rules(options: Options) -> list[dict[str, Any]]:
+    if options.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules: list[dict[str, Any]] = [dict(rule) for rule in defaults.DEFAULT_DEVICE_RULES]
+    for request in options.devices:
+        node = _node(request)
+        rules.append(
+            {
+                "allow": True,
+                "type": node["type"],
+                "major": node["major"],
+                "minor": node["minor"],
+                "access": request.get("CgroupPermissions") or "rwm",
+            }
+        )
+    return rules
+
+
+def _devices(options: Options) -> list[dict[str, Any]]:
+    return [_node(request) for request in options.devices]
+
+
+def _node(request: dict[str, str]) -> dict[str, Any]:
+    """The device node a `--device` names; raises InvalidParameter when the host has none there."""
+    path = request.get("PathOnHost") or ""
+    try:
+        info = os.stat(path)
+    except OSError:
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{path}": no such file or directory'
+        ) from None
+    if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{path}": not a device node'
+        )
+    return {
+        "path": request.get("PathInContainer") or path,
+        "type": "c" if stat.S_ISCHR(info.st_mode) else "b",
+        "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev),
+        "fileMode": stat.S_IMODE(info.st_mode),
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+    }

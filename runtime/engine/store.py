@@ -1,0 +1,70 @@
+"""The engine's durable state: JSON documents by kind and id in SQLite (WAL).
+
+No write waits for the disk (`synchronous=NORMAL` syncs at checkpoints only): a power cut may lose the last moments,
+never the file's consistency. https://www.sqlite.org/wal.html
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from runtime.errors import SystemFault
+
+SCHEMA_VERSION = 1
+Kind = Literal["container", "volume", "network"]
+
+
+class Store:
+    """One per data root. Raises SystemFault for a file that is damaged or from a newer Wherry."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._open(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise SystemFault(
+                    f"{path} was written by a newer Wherry (schema {version}, this one knows {SCHEMA_VERSION}): "
+                    "start that version, or give another --data-root"
+                )
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS objects "
+                "(kind TEXT, id TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID"
+            )
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        except sqlite3.DatabaseError as error:
+            raise SystemFault(
+                f"the engine's store {path} cannot be read ({error}): restore it from a backup, or move it away "
+                "to start with no containers; images are kept"
+            ) from None
+
+    def put(self, kind: Kind, id: str, value: dict[str, Any]) -> None:
+        text = json.dumps(value, separators=(",", ":"))
+        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (kind, id, text))
+
+    def delete(self, kind: Kind, id: str) -> None:
+        self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, id))
+
+    def get(self, kind: Kind, id: str) -> dict[str, Any] | None:
+        row = self._db.execute("SELECT value FROM objects WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def all(self, kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
+        for id, text in self._db.execute("SELECT id, value FROM objects WHERE kind = ?", (kind,)).fetchall():
+            yield id, json.loads(text)
+
+    def close(self) -> None:
+        self._db.close()

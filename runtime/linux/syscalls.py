@@ -1,0 +1,23 @@
+"""Numbers of the system calls the C library does not wrap (asm/unistd.h).
+
+From 424 on the numbers are the same on every architecture; older ones are looked up by machine.
+"""
+
+import os
+
+_X86_64 = {"pivot_root": 155, "keyctl": 250, "clone": 56}
+_GENERIC = {"pivot_root": 41, "keyctl": 219, "clone": 220}  # asm-generic: aarch64, riscv64, loongarch64
+_BY_MACHINE = _X86_64 if os.uname().machine == "x86_64" else _GENERIC
+
+PIVOT_ROOT = _BY_MACHINE["pivot_root"]
+KEYCTL = _BY_MACHINE["keyctl"]
+CLONE = _BY_MACHINE["clone"]
+OPEN_TREE = 428
+MOVE_MOUNT = 429
+FSOPEN = 430
+FSCONFIG = 431
+FSMOUNT = 432
+CLONE3 = 435
+CLOSE_RANGE = 436
+OPENAT2 = 437
+MOUNT_SETATTR = 442

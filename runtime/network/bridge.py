@@ -1,0 +1,93 @@
+"""The bridge of a network: an Ethernet switch in the kernel, with the network's gateway address on it."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
+
+from runtime.errors import Conflict
+from runtime.linux import netlink
+from runtime.linux.netlink import NetlinkSocket
+from runtime.network.faults import kernel_faults_explained
+from runtime.network.sysctl import has_ipv6, write_sysctl
+
+DEFAULT_MTU = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeConfig:
+    """`name` is an interface name (15 characters at most), `address` the gateway's with the network's prefix.
+
+    An `internal` network reaches the host and itself, nothing else, and nothing else reaches it.
+    """
+
+    name: str
+    address: IPv4Interface
+    mtu: int = DEFAULT_MTU
+    internal: bool = False
+
+    @property
+    def subnet(self) -> IPv4Network:
+        return self.address.network
+
+
+def ensure_bridge(config: BridgeConfig) -> None:
+    """Make the bridge, or bring an existing one to this configuration.
+
+    Raises Conflict if an interface of another kind has the name; on any failure a bridge made here is
+    deleted.
+    """
+    with (
+        kernel_faults_explained(f"set up the bridge {config.name}"),
+        NetlinkSocket() as route,
+        ExitStack() as undo,
+    ):
+        if not _bridge_exists(route, config.name):
+            route.change(netlink.create_bridge(config.name, _random_mac()))
+            undo.callback(route.change, netlink.delete_link(config.name))
+            if has_ipv6():
+                route.change(netlink.set_no_ipv6_link_local(config.name))
+        _set_only_address(route, config)
+        route.change(netlink.set_link(config.name, up=True, mtu=config.mtu))
+        # Lets the host reach ports published on 127.0.0.1; nat.py drops what containers send to 127.0.0.0/8.
+        write_sysctl(f"ipv4/conf/{config.name}/route_localnet", 1)
+        undo.pop_all()
+
+
+def remove_bridge(name: str) -> None:
+    """Delete the bridge; no error if there is none."""
+    with kernel_faults_explained(f"remove the bridge {name}"), NetlinkSocket() as route:
+        if _bridge_exists(route, name):
+            route.change(netlink.delete_link(name))
+
+
+def _bridge_exists(route: NetlinkSocket, name: str) -> bool:
+    try:
+        link = route.link(name)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        raise
+    if link.kind != "bridge":
+        raise Conflict(
+            f"An interface named {name} exists and is no bridge; rename it or choose another name."
+        )
+    return True
+
+
+def _set_only_address(route: NetlinkSocket, config: BridgeConfig) -> None:
+    index = route.link(config.name).index
+    present = route.addresses(index)
+    route.change(
+        *(netlink.delete_address(index, address) for address in present if address != config.address)
+    )
+    if config.address not in present:
+        route.change(netlink.add_address(index, config.address))
+
+
+def _random_mac() -> str:
+    """A locally administered unicast address, with the prefix Docker's bridges have."""
+    return "02:42:" + secrets.token_bytes(4).hex(":")

@@ -1,0 +1,125 @@
+"""Deletes entries of the connection tracking table, by ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
+
+A flow is translated as its first packet was: with no entry deleted, UDP senders that keep their source port
+go on to reach the old target of an unpublished port, and never reach one published while they were sending.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from runtime.linux.netlink import (
+    NETLINK_NETFILTER,
+    NetlinkSocket,
+    Request,
+    attribute,
+    attribute_u32,
+    nested,
+    parse_attributes,
+)
+
+NFNL_SUBSYS_CTNETLINK = 1
+IPCTNL_MSG_CT_GET = NFNL_SUBSYS_CTNETLINK << 8 | 1
+IPCTNL_MSG_CT_DELETE = NFNL_SUBSYS_CTNETLINK << 8 | 2
+
+CTA_TUPLE_ORIG = 1
+CTA_TUPLE_REPLY = 2
+CTA_ID = 12
+CTA_FILTER = 25
+CTA_TUPLE_IP = 1
+CTA_TUPLE_PROTO = 2
+CTA_IP_V4_SRC = 1
+CTA_IP_V4_DST = 2
+CTA_PROTO_NUM = 1
+CTA_PROTO_DST_PORT = 3
+CTA_FILTER_ORIG_FLAGS = 1
+CTA_FILTER_F_CTA_PROTO_NUM = 1 << 3
+CTA_FILTER_F_CTA_PROTO_DST_PORT = 1 << 5
+
+_NFGENMSG = struct.pack("=BBH", socket.AF_INET, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """A table entry: what names it to the kernel, who asked whom, and who answers whom."""
+
+    tuple_orig: bytes
+    entry_id: bytes
+    asked: tuple[IPv4Address, IPv4Address]
+    answered: tuple[IPv4Address, IPv4Address]
+
+    @property
+    def translated(self) -> bool:
+        return self.answered != (self.asked[1], self.asked[0])
+
+
+def forget_untranslated_udp_flows(host_port: int) -> None:
+    """For a port just published: its senders' next packet is translated."""
+    _delete_udp_flows(host_port, lambda flow: not flow.translated)
+
+
+def forget_udp_flows_answered_by(target: IPv4Address, host_port: int) -> None:
+    """For a port no longer published at `target`: its senders' next packet is not sent there."""
+    _delete_udp_flows(host_port, lambda flow: flow.answered[0] == target)
+
+
+def _delete_udp_flows(host_port: int, unwanted: Callable[[_Flow], bool]) -> None:
+    with NetlinkSocket(NETLINK_NETFILTER) as conntrack:
+        for flow in _udp_flows_to(conntrack, host_port):
+            if unwanted(flow):
+                _delete(conntrack, flow)
+
+
+def _udp_flows_to(conntrack: NetlinkSocket, port: int) -> list[_Flow]:
+    wanted = attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])) + attribute(
+        CTA_PROTO_DST_PORT, port.to_bytes(2, "big")
+    )
+    flags = CTA_FILTER_F_CTA_PROTO_NUM | CTA_FILTER_F_CTA_PROTO_DST_PORT
+    body = (
+        _NFGENMSG
+        + nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_PROTO, wanted))
+        + nested(CTA_FILTER, attribute_u32(CTA_FILTER_ORIG_FLAGS, flags))
+    )
+    entries = [
+        parse_attributes(answer[len(_NFGENMSG) :])
+        for answer in conntrack.dump(Request(IPCTNL_MSG_CT_GET, body, 0, "conntrack entries"))
+    ]
+    # Kernels before 5.8 know no CTA_FILTER and send the whole table.
+    return [_parse_flow(entry) for entry in entries if _is_udp_to(entry, port)]
+
+
+def _is_udp_to(entry: dict[int, bytes], port: int) -> bool:
+    protocol = parse_attributes(parse_attributes(entry[CTA_TUPLE_ORIG])[CTA_TUPLE_PROTO])
+    return (
+        protocol[CTA_PROTO_NUM][0] == socket.IPPROTO_UDP
+        and int.from_bytes(protocol[CTA_PROTO_DST_PORT], "big") == port
+    )
+
+
+def _parse_flow(entry: dict[int, bytes]) -> _Flow:
+    return _Flow(
+        tuple_orig=entry[CTA_TUPLE_ORIG],
+        entry_id=entry[CTA_ID],
+        asked=_parse_addresses(entry[CTA_TUPLE_ORIG]),
+        answered=_parse_addresses(entry[CTA_TUPLE_REPLY]),
+    )
+
+
+def _parse_addresses(conntrack_tuple: bytes) -> tuple[IPv4Address, IPv4Address]:
+    """Source and destination."""
+    found = parse_attributes(parse_attributes(conntrack_tuple)[CTA_TUPLE_IP])
+    return IPv4Address(found[CTA_IP_V4_SRC]), IPv4Address(found[CTA_IP_V4_DST])
+
+
+def _delete(conntrack: NetlinkSocket, flow: _Flow) -> None:
+    body = _NFGENMSG + nested(CTA_TUPLE_ORIG, flow.tuple_orig) + attribute(CTA_ID, flow.entry_id)
+    try:
+        conntrack.change(Request(IPCTNL_MSG_CT_DELETE, body, 0, "conntrack entry"))
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # expired meanwhile
+            raise

@@ -1,0 +1,154 @@
+"""The documents of the OCI image-spec as they stand in JSON, and the platform images are chosen for.
+
+Docker's schema 2 manifests and lists have the same shape under other media types and are read as these.
+"""
+
+import os
+from typing import TypedDict
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYER_TAR_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+MANIFEST_TYPES = frozenset({MANIFEST, DOCKER_MANIFEST})
+INDEX_TYPES = frozenset({INDEX, DOCKER_MANIFEST_LIST})
+
+ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"
+ANNOTATION_IMAGE_NAME = "io.containerd.image.name"
+"""The full name with tag or digest; containerd's and Docker's, where `ref.name` holds the tag alone."""
+
+
+class _PlatformRequired(TypedDict):
+    architecture: str
+    os: str
+
+
+class Platform(_PlatformRequired, total=False):
+    variant: str
+
+
+class _DescriptorRequired(TypedDict):
+    mediaType: str
+    digest: str
+    size: int
+
+
+class Descriptor(_DescriptorRequired, total=False):
+    annotations: dict[str, str]
+    platform: Platform
+    urls: list[str]
+
+
+class _ManifestRequired(TypedDict):
+    schemaVersion: int
+    config: Descriptor
+    layers: list[Descriptor]
+
+
+class Manifest(_ManifestRequired, total=False):
+    mediaType: str
+    annotations: dict[str, str]
+
+
+class _IndexRequired(TypedDict):
+    schemaVersion: int
+    manifests: list[Descriptor]
+
+
+class Index(_IndexRequired, total=False):
+    mediaType: str
+    annotations: dict[str, str]
+
+
+class Healthcheck(TypedDict, total=False):
+    """Docker's extension to the image configuration. Durations in nanoseconds."""
+
+    Test: list[str]
+    Interval: int
+    Timeout: int
+    StartPeriod: int
+    StartInterval: int
+    Retries: int
+
+
+class ContainerDefaults(TypedDict, total=False):
+    """The `config` part of an image configuration: how its containers start unless told otherwise."""
+
+    User: str
+    ExposedPorts: dict[str, dict[str, object]]
+    Env: list[str]
+    Entrypoint: list[str]
+    Cmd: list[str]
+    Volumes: dict[str, dict[str, object]]
+    WorkingDir: str
+    Labels: dict[str, str]
+    StopSignal: str
+    ArgsEscaped: bool
+    Healthcheck: Healthcheck
+    OnBuild: list[str]
+    Shell: list[str]
+
+
+class RootFS(TypedDict):
+    type: str
+    diff_ids: list[str]
+
+
+class History(TypedDict, total=False):
+    created: str
+    created_by: str
+    author: str
+    comment: str
+    empty_layer: bool
+
+
+class _ImageConfigRequired(TypedDict):
+    architecture: str
+    os: str
+    rootfs: RootFS
+
+
+class ImageConfig(_ImageConfigRequired, total=False):
+    created: str
+    author: str
+    variant: str
+    config: ContainerDefaults
+    history: list[History]
+
+
+# `uname -m` → GOARCH and variant, the words image configurations use.
+_MACHINES = {
+    "x86_64": ("amd64", ""),
+    "i686": ("386", ""),
+    "aarch64": ("arm64", "v8"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "ppc64le": ("ppc64le", ""),
+    "riscv64": ("riscv64", ""),
+    "s390x": ("s390x", ""),
+}
+
+
+def platform_of_host() -> Platform:
+    """The platform whose images run on this kernel; an unknown machine keeps the kernel's name for it."""
+    machine = os.uname().machine
+    architecture, variant = _MACHINES.get(machine, (machine, ""))
+    platform = Platform(os="linux", architecture=architecture)
+    if variant:
+        platform["variant"] = variant
+    return platform
+
+
+def platform_matches(wanted: Platform, offered: Platform) -> bool:
+    """Whether an image for `offered` is one for `wanted`; an absent variant agrees with every variant."""
+    return (
+        offered["os"] == wanted["os"]
+        and offered["architecture"] == wanted["architecture"]
+        and (not offered.get("variant") or offered.get("variant") == wanted.get("variant"))
+    )

@@ -1,0 +1,52 @@
+"""One engine for the whole tier; a test that kills or stops engines makes its own with `new_engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.images import busybox_image_tar
+from tests.harness import RunningEngine
+
+NewEngine = Callable[..., RunningEngine]
+
+
+@pytest.fixture(scope="session")
+def busybox_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "busybox.tar"
+    busybox_image_tar(path, reference="busybox:latest")
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory, busybox_archive: Path) -> Iterator[RunningEngine]:
+    running = RunningEngine(tmp_path_factory.mktemp("engine"))
+    running.load(busybox_archive)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def new_engine(tmp_path: Path, busybox_archive: Path) -> Iterator[NewEngine]:
+    made: list[RunningEngine] = []
+
+    def make(name: str = "engine", *arguments: str) -> RunningEngine:
+        running = RunningEngine(tmp_path / name, *arguments)
+        made.append(running)
+        running.load(busybox_archive)
+        return running
+
+    yield make
+    for running in made:
+        running.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_containers_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "engine" in request.fixturenames:
+        running: RunningEngine = request.getfixturevalue("engine")
+        for container in running.get("/containers/json?all=1"):
+            running.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")

@@ -1,0 +1,114 @@
+"""The operating system under the backend: the only place that asks which one it is.
+
+Every adapter offers the same names:
+
+- `data_home()`, `runtime_home()`: where machines live, and a short folder for sockets.
+- `process_start_time(pid)`: an integer which, with the pid, identifies a process (a pid alone is reused);
+  None when there is no such process.
+- `kill_process(pid)`: end it at once. `detached_process_options()`: `subprocess` keywords for a child without
+  a window or terminal that outlives its parent. `tie_to_this_process(pid)`: let the system end the child with us
+  where it can.
+- `make_private(path)`: readable by this user alone. `try_lock(fd)`: an exclusive lock that dies with its holder.
+- `bind_local(path)`, `connect_local(address)`: a stream socket for this user's own processes, a path or a
+  loopback port; the address is `unix:PATH` or `tcp:HOST:PORT`, see `address_of`.
+- `engine_host(name, socket_path)`, `EngineListener`, `connect_engine`: the engine's endpoint on this system.
+- `port_owner(protocol, port)`: who holds a port, in words. `cpu_name()`; `QEMU_INSTALL_COMMAND`.
+- `ACCELERATOR_CANDIDATES`, `accelerator_obstacle(accelerator)`: what to try, and what is known to be in its way.
+"""
+
+import socket
+import sys
+
+if sys.platform == "win32":
+    from vmbackend.host.pipe_windows import EngineListener, connect_engine, engine_host
+    from vmbackend.host.windows import (
+        ACCELERATOR_CANDIDATES,
+        QEMU_INSTALL_COMMAND,
+        accelerator_obstacle,
+        bind_local,
+        connect_local,
+        cpu_name,
+        data_home,
+        detached_process_options,
+        kill_process,
+        make_private,
+        port_owner,
+        process_start_time,
+        runtime_home,
+        tie_to_this_process,
+        try_lock,
+    )
+elif sys.platform == "darwin":
+    from vmbackend.host.macos import (
+        ACCELERATOR_CANDIDATES,
+        QEMU_INSTALL_COMMAND,
+        accelerator_obstacle,
+        cpu_name,
+        data_home,
+        port_owner,
+        process_start_time,
+        runtime_home,
+    )
+    from vmbackend.host.posix import (
+        EngineListener,
+        bind_local,
+        connect_engine,
+        connect_local,
+        detached_process_options,
+        engine_host,
+        kill_process,
+        make_private,
+        tie_to_this_process,
+        try_lock,
+    )
+else:
+    from vmbackend.host.linux import (
+        ACCELERATOR_CANDIDATES,
+        QEMU_INSTALL_COMMAND,
+        accelerator_obstacle,
+        cpu_name,
+        data_home,
+        port_owner,
+        process_start_time,
+        runtime_home,
+    )
+    from vmbackend.host.posix import (
+        EngineListener,
+        bind_local,
+        connect_engine,
+        connect_local,
+        detached_process_options,
+        engine_host,
+        kill_process,
+        make_private,
+        tie_to_this_process,
+        try_lock,
+    )
+
+__all__ = [
+    "ACCELERATOR_CANDIDATES",
+    "QEMU_INSTALL_COMMAND",
+    "EngineListener",
+    "accelerator_obstacle",
+    "address_of",
+    "bind_local",
+    "connect_engine",
+    "connect_local",
+    "cpu_name",
+    "data_home",
+    "detached_process_options",
+    "engine_host",
+    "kill_process",
+    "make_private",
+    "port_owner",
+    "process_start_time",
+    "runtime_home",
+    "tie_to_this_process",
+    "try_lock",
+]
+
+
+def address_of(listener: socket.socket) -> str:
+    """The address of a socket made by `bind_local`, for `connect_local`."""
+    name = listener.getsockname()
+    return f"unix:{name}" if isinstance(name, str) else f"tcp:{name[0]}:{name[1]}"

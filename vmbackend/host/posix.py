@@ -1,0 +1,134 @@
+"""What Linux and macOS share."""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+assert sys.platform != "win32"
+
+
+def kill_process(pid: int) -> None:
+    """End a process at once; one that is gone already is fine."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def detached_process_options() -> dict[str, Any]:
+    """A session of its own: neither a closed terminal nor Ctrl-C there reaches the child."""
+    return {"start_new_session": True}
+
+
+def tie_to_this_process(pid: int) -> None:
+    """Nothing: QEMU may outlive a killed hostagent here, so that the next one can power the guest off cleanly."""
+
+
+def make_private(path: Path) -> None:
+    path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the exclusive lock of an open file, or return False when another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def bind_local(path: Path) -> socket.socket:
+    """Listen on a unix socket of mode 0600, replacing a stale one. The caller must hold the machine's lock."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Created closed to others, rather than closed afterwards: there is no moment at which they could connect.
+    before = os.umask(0o177)
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
+
+
+def connect_local(address: str, timeout_s: float) -> socket.socket:
+    """Connect to `unix:PATH`. Raises OSError."""
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        stream.settimeout(timeout_s)
+        stream.connect(address.removeprefix("unix:"))
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def engine_host(name: str, socket_path: Path) -> str:
+    return f"unix://{socket_path}"
+
+
+class UnixStream:
+    """A connected stream socket with the four verbs a forward needs."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._socket = stream
+
+    def recv(self, size_bytes: int) -> bytes:
+        return self._socket.recv(size_bytes)
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def shutdown_write(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def wait_hangup(self) -> None:
+        """Return when the peer is gone for good, or both directions were shut down."""
+        poll = select.poll()
+        poll.register(self._socket, 0)
+        poll.poll()
+
+    def close(self) -> None:
+        # shutdown wakes a thread that sits in recv() or poll() on this socket; close() alone would not.
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
+
+
+class EngineListener:
+    """The engine's unix socket on this computer."""
+
+    def __init__(self, name: str, socket_path: Path) -> None:
+        self._path = socket_path
+        self._listener = bind_local(socket_path)
+
+    def accept(self) -> UnixStream:
+        """Block for the next client. Raises OSError once closed."""
+        stream, _ = self._listener.accept()
+        return UnixStream(stream)
+
+    def close(self) -> None:
+        self._path.unlink(missing_ok=True)
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._listener.close()
+
+
+def connect_engine(name: str, socket_path: Path, timeout_s: float) -> UnixStream:
+    """Be a client of the engine's socket. Raises OSError."""
+    return UnixStream(connect_local(f"unix:{socket_path}", timeout_s))

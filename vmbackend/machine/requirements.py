@@ -1,0 +1,56 @@
+"""What has to be true, in this order, before a machine serves.
+
+Each requirement has a deadline and a hint. One that is not met names itself and says where to look, instead of
+leaving the machine "starting" for ever.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from vmbackend.errors import MachineError
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """`deadline_s` is for hardware acceleration; emulation gets `EMULATION_FACTOR` times as much."""
+
+    name: str
+    deadline_s: float
+    hint: str
+
+
+PREPARED = Requirement("prepared", 60, "the machine's folder must be writable and the disk must have room")
+QEMU_STARTED = Requirement("qemu started", 10, "`{qemu_log}` has what QEMU said")
+QMP = Requirement("qmp", 10, "`{qemu_log}` has what QEMU said")
+KERNEL = Requirement("kernel", 10, "`{console_log}` is the guest's console; another accelerator may help")
+SSH = Requirement("ssh", 20, "`{console_log}` is the guest's console")
+ENGINE = Requirement("engine", 20, "`{console_log}` is the guest's console, and the engine writes its errors there")
+
+ORDER = (PREPARED, QEMU_STARTED, QMP, KERNEL, SSH, ENGINE)
+EMULATION_FACTOR = 6
+
+
+T = TypeVar("T")
+
+
+class Unmet(Exception):
+    """A requirement was not met; the text is a sentence with its hint."""
+
+    def __init__(self, requirement: Requirement, reason: str, hint: str) -> None:
+        super().__init__(f"{reason.rstrip('.')}; {hint}.")
+        self.requirement = requirement
+
+
+async def meet(requirement: Requirement, work: Awaitable[T], emulated: bool, **places: object) -> T:
+    """Await `work` within the requirement's deadline; `places` fill its hint. Raises Unmet."""
+    deadline_s = requirement.deadline_s * (EMULATION_FACTOR if emulated else 1)
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await work
+    except TimeoutError:
+        reason = f"The requirement `{requirement.name}` was not met within {deadline_s:.0f} s"
+    except (MachineError, OSError) as error:
+        reason = str(error)
+    raise Unmet(requirement, reason, requirement.hint.format_map(places))

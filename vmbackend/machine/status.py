@@ -1,0 +1,36 @@
+"""What is known about a machine at one moment."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vmbackend.machine.states import State
+
+
+@dataclass(frozen=True)
+class MachineStatus:
+    """Derived by looking, never remembered.
+
+    `reasons` says, in sentences, why the state is not the wanted one. `accelerator` is QEMU's name of what runs
+    the guest ("kvm", "hvf", "whpx", "tcg"), None before the first start. `phase` names the requirement being
+    waited for while starting. `pid` is QEMU's; `started_at` is in seconds since 1970.
+    """
+
+    name: str
+    state: State
+    engine_host: str
+    reasons: tuple[str, ...] = ()
+    accelerator: str | None = None
+    accelerator_reason: str | None = None
+    cpus: int | None = None
+    memory_mib: int | None = None
+    pid: int | None = None
+    started_at: float | None = None
+    ssh_port: int | None = None
+    phase: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "reasons": list(self.reasons)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "MachineStatus":
+        return cls(**{**document, "reasons": tuple(document["reasons"])})

@@ -1,0 +1,1 @@
+"""QEMU: where it is, how it is called, what it says."""

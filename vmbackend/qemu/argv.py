@@ -1,0 +1,126 @@
+"""QEMU's command line as a pure function of facts."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmbackend.host.candidate import Candidate
+from vmbackend.images.guest_image import GuestImage
+
+# How virtio devices are attached, by machine type. microvm has no PCI bus, which is why it starts sooner.
+_VIRTIO_SUFFIX = {"microvm": "device", "q35": "pci", "virt": "pci"}
+_MACHINE_OPTIONS = {"microvm": "microvm,acpi=on", "q35": "q35", "virt": "virt"}
+_CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+
+NETDEV = "net0"
+
+EMULATION = {
+    # Several threads: each virtual CPU on its own. A named model: `max` with two CPUs has crashed guests on QEMU 7.2.
+    "x86_64": Candidate("tcg", "Westmere", options="thread=multi"),
+    "aarch64": Candidate("tcg", "cortex-a72", options="thread=multi"),
+}
+
+
+@dataclass(frozen=True)
+class LaunchFacts:
+    """All that a command line depends on.
+
+    `qmp_address` and `console_address` are listening sockets of ours (`unix:PATH` or `tcp:HOST:PORT`): QEMU
+    connects to them, so nobody else can. `handed_in_files` and `handed_in_texts` map firmware configuration names
+    to files and to short texts.
+    """
+
+    program: Path
+    image: GuestImage
+    machine: str
+    accelerator: Candidate
+    cpus: int
+    memory_mib: int
+    data_disk: Path
+    qmp_address: str
+    console_address: str
+    console_log: Path
+    handed_in_files: Mapping[str, Path]
+    handed_in_texts: Mapping[str, str]
+
+
+def build_argv(facts: LaunchFacts) -> list[str]:
+    """The argument list, program first."""
+    image, suffix = facts.image, _VIRTIO_SUFFIX[facts.machine]
+    address = ipaddress.ip_interface(image.address)
+    return [
+        *_base(facts.program, facts.machine, facts.accelerator, facts.cpus, facts.memory_mib),
+        *("-kernel", str(image.kernel)),
+        *("-initrd", str(image.initramfs)),
+        *("-append", f"{image.cmdline} console={_CONSOLE[image.arch]}"),
+        *("-chardev", f"socket,id=qmp,{_socket(facts.qmp_address)}"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=console,{_socket(facts.console_address)},logfile={_escaped(facts.console_log)}"),
+        *("-serial", "chardev:console"),
+        *_disk("system", image.system, image.system_serial, suffix, "format=raw,readonly=on"),
+        *_disk("data", facts.data_disk, image.data_serial, suffix, "format=qcow2,discard=unmap,detect-zeroes=unmap"),
+        # QEMU picks the host's port itself: one chosen here could be taken a moment later.
+        "-netdev",
+        f"user,id={NETDEV},net={address.network},host={image.gateway},dns={image.dns},"
+        f"hostfwd=tcp:127.0.0.1:0-{address.ip}:{image.ssh_port}",
+        *("-device", f"virtio-net-{suffix},netdev={NETDEV}"),
+        *("-device", f"virtio-rng-{suffix}"),
+        *_fw_cfg(facts),
+    ]
+
+
+def build_probe_argv(program: Path, image: GuestImage, machine: str, candidate: Candidate) -> list[str]:
+    """The guest's kernel alone: it finds no root file system, says so on stdout, and resets, which ends QEMU."""
+    return [
+        *_base(program, machine, candidate, cpus=1, memory_mib=256),
+        *("-kernel", str(image.kernel)),
+        *("-append", f"quiet panic=-1 console={_CONSOLE[image.arch]}"),
+        *("-serial", "stdio"),
+    ]
+
+
+def _base(program: Path, machine: str, candidate: Candidate, cpus: int, memory_mib: int) -> list[str]:
+    return [
+        str(program),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-machine", _joined(_MACHINE_OPTIONS[machine], candidate.machine_options)),
+        *("-accel", _joined(candidate.accelerator, candidate.options)),
+        *("-cpu", candidate.cpu_model),
+        *("-smp", str(cpus)),
+        *("-m", f"{memory_mib}M"),
+    ]
+
+
+def _disk(name: str, path: Path, serial: str, suffix: str, options: str) -> list[str]:
+    return [
+        *("-drive", f"if=none,id={name},file={_escaped(path)},{options}"),
+        *("-device", f"virtio-blk-{suffix},drive={name},serial={serial}"),
+    ]
+
+
+def _fw_cfg(facts: LaunchFacts) -> list[str]:
+    arguments = []
+    for name, path in facts.handed_in_files.items():
+        arguments += ["-fw_cfg", f"name={name},file={_escaped(path)}"]
+    for name, text in facts.handed_in_texts.items():
+        arguments += ["-fw_cfg", f"name={name},string={text}"]
+    return arguments
+
+
+def _socket(address: str) -> str:
+    kind, _, rest = address.partition(":")
+    if kind == "unix":
+        return f"path={_escaped(rest)}"
+    host, _, port = rest.rpartition(":")
+    return f"host={host},port={port}"
+
+
+def _joined(*parts: str) -> str:
+    return ",".join(part for part in parts if part)
+
+
+def _escaped(path: Path | str) -> str:
+    """QEMU splits options at commas; a doubled one is a comma."""
+    return str(path).replace(",", ",,")

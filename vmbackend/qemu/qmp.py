@@ -1,0 +1,70 @@
+"""QEMU's monitor. QEMU connects to a listener of ours, which closes after the first connection."""
+
+import asyncio
+import re
+import socket
+
+from qemu.qmp import QMPClient, QMPError
+
+from vmbackend.errors import StartFailed
+
+_SSH_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s")
+
+
+class MonitorError(Exception):
+    """QEMU refused a command, or is gone."""
+
+
+class Monitor:
+    """A QMP session. Methods raise MonitorError."""
+
+    def __init__(self, client: QMPClient) -> None:
+        self._client = client
+
+    @classmethod
+    async def accept(cls, listener: socket.socket) -> "Monitor":
+        """Wait for QEMU on `listener` and negotiate; the listener stays the caller's. Raises StartFailed."""
+        stream = await accept_once(listener)
+        client = QMPClient("wherry")
+        try:
+            await client.connect(stream)
+        except QMPError as error:
+            raise StartFailed(f"QEMU's monitor did not answer as it should ({error})") from error
+        return cls(client)
+
+    async def execute(self, command: str) -> object:
+        try:
+            return await self._client.execute(command)
+        except QMPError as error:
+            raise MonitorError(f"QEMU refused `{command}` ({error})") from error
+
+    async def human(self, line: str) -> str:
+        """Run a command of the human monitor, for what QMP has no command of its own; returns its output."""
+        try:
+            answer = await self._client.execute("human-monitor-command", {"command-line": line})
+        except QMPError as error:
+            raise MonitorError(f"QEMU refused `{line}` ({error})") from error
+        return str(answer).strip()
+
+    async def forwarded_port(self, guest_port: int) -> int:
+        """The host port QEMU picked for a guest port forwarded from the start."""
+        table = await self.human("info usernet")
+        for host_port, port in _SSH_FORWARD.findall(table):
+            if int(port) == guest_port:
+                return int(host_port)
+        raise MonitorError(f"QEMU forwards no port to the guest's port {guest_port}")
+
+    async def close(self) -> None:
+        """End the session; QEMU may be gone already."""
+        try:
+            await self._client.disconnect()
+        except (QMPError, OSError, EOFError):
+            pass
+
+
+async def accept_once(listener: socket.socket) -> socket.socket:
+    """One connection from a listening socket, as a non-blocking socket."""
+    listener.setblocking(False)
+    stream, _ = await asyncio.get_running_loop().sock_accept(listener)
+    stream.setblocking(False)
+    return stream
