@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 MAX_HEADER_BYTES = 1 << 20  # what Go's net/http allows; X-Registry-Config can be long
 MAX_JSON_BYTES = 16 << 20
 READ_BYTES = 1 << 16
+LINGER_S = 1
 Headers = list[tuple[str, str]]
 
 
@@ -201,6 +202,8 @@ class _Connection:
                 return
             if not isinstance(event, h11.Request):
                 return
+            if not _has_body(event):
+                await self._next_event()  # its EndOfMessage, so that the connection can be used again
             try:
                 answer = await handler(Request(self, event))
             except h11.RemoteProtocolError as error:  # a body that is not what its headers say
@@ -215,7 +218,8 @@ class _Connection:
                 self._send(answer)
             await self._writer.drain()
             if self._h11.their_state is h11.SEND_BODY:
-                return  # an unread body: closing is cheaper than reading a whole archive away
+                await self._linger()  # an unread body: closing is cheaper than reading a whole archive away
+                return
             if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
                 return
             self._h11.start_next_cycle()
@@ -227,16 +231,20 @@ class _Connection:
         what = "the request's headers are too large" if status == 431 else f"malformed HTTP request: {error}"
         body = json.dumps({"message": what}).encode()
         self._send(Response(status, body, {"Content-Type": "application/json", "Connection": "close"}))
-        with contextlib.suppress(OSError):
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Let a client that is still sending read the answer: closing at once would reset the connection."""
+        with contextlib.suppress(OSError, TimeoutError):
             await self._writer.drain()
-            # The client may still be sending: let it finish, or the reset takes our answer away.
             self._writer.write_eof()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(LINGER_S):
                 while await self._reader.read(READ_BYTES):
                     pass
 
     def _headers(self, extra: Mapping[str, str]) -> Headers:
-        return [("Server", self._server), *extra.items()]
+        closing = [("Connection", "close")] if self._h11.their_state is h11.SEND_BODY else []
+        return [("Server", self._server), *closing, *extra.items()]
 
     def _send(self, response: Response) -> None:
         headers = self._headers(response.headers)
@@ -280,6 +288,12 @@ class _Connection:
         if data:  # a pipelined request: keep it for after this answer, and stop watching
             self._h11.receive_data(data)
             await asyncio.Event().wait()
+
+
+def _has_body(request: h11.Request) -> bool:
+    """RFC 9112 §6.3: a request has a body exactly when one of two headers says so."""
+    headers = dict(request.headers)
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 async def serve_connection(

@@ -91,5 +91,5 @@ async def send_input(
             return True
         data = await reader.read(READ_BYTES)
     if close_at_end:
-        stdin.close()
+        stdin.finish()
     return False

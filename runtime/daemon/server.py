@@ -32,6 +32,8 @@ async def serve(engine: Engine, path: Path, group: int) -> AsyncIterator[None]:
         connections.add(task)
         try:
             await serve_connection(router, reader, writer, server_header())
+        except asyncio.CancelledError:
+            pass  # only `serve` cancels; asyncio 3.11 logs a cancelled handler as an error
         finally:
             connections.discard(task)
 

@@ -130,7 +130,7 @@ class ProcessTable:
             try:
                 started = await launch(fds)
                 undo.pop_all()
-                stdio = Stdio(sink, hub, outputs, input_fd, started.console)
+                stdio = Stdio(sink, hub, outputs, input_fd, started.console, self._dropper(key))
                 live = LiveProcess(key, started.pid, started.start_time, started.pidfd, stdio)
                 self._live[key] = live
             finally:
@@ -144,7 +144,7 @@ class ProcessTable:
         numbers = {"keep.stdout": STDOUT, "keep.stderr": STDERR}
         outputs = {number: fds.pop(name) for name, number in numbers.items() if name in fds}
         console = fds.pop("console", None) if terminal else None
-        stdio = Stdio(sink, hub, outputs, fds.pop("keep.stdin", None), console)
+        stdio = Stdio(sink, hub, outputs, fds.pop("keep.stdin", None), console, self._dropper(known.key))
         live = LiveProcess(known.key, known.pid, known.start_time, fds.pop("pidfd", -1), stdio)
         for fd in fds.values():
             os.close(fd)
@@ -161,11 +161,14 @@ class ProcessTable:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
-        live = LiveProcess(key, pid, start_time, pidfd, Stdio(sink, hub, {}, None, None))
+        live = LiveProcess(key, pid, start_time, pidfd, Stdio(sink, hub, {}))
         self._live[key] = live
         live.ended.add_done_callback(lambda _: self._live.pop(key, None))
         live.watch()
         return live
+
+    def _dropper(self, key: Key) -> Callable[[], None]:
+        return lambda: self.link.drop(key, ["keep.stdin"])
 
     def _exited(self, key: Key, exit: Exit) -> None:
         if key in self._starting:

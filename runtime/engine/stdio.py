@@ -96,8 +96,9 @@ class OutputHub:
 class InputPipe:
     """The engine's end of a process's stdin (or of its terminal): writes wait while the pipe is full."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, on_finish: Callable[[], None]) -> None:
         self._fd = fd
+        self._on_finish = on_finish
         self._order = asyncio.Lock()
 
     async def write(self, data: bytes) -> None:
@@ -126,12 +127,23 @@ class InputPipe:
             os.close(self._fd)
             self._fd = -1
 
+    def finish(self) -> None:
+        """Let the process read end-of-file: every copy of this end has to go, the launcher's too."""
+        self.close()
+        self._on_finish()
+
 
 class Stdio:
     """The engine's ends of one process's streams. Takes ownership of every fd it is given."""
 
     def __init__(
-        self, sink: Sink, hub: OutputHub, outputs: dict[int, int], stdin: int | None, console: int | None
+        self,
+        sink: Sink,
+        hub: OutputHub,
+        outputs: dict[int, int],
+        stdin: int | None = None,
+        console: int | None = None,
+        on_stdin_finish: Callable[[], None] = lambda: None,
     ) -> None:
         """`outputs` maps STDOUT and STDERR to read ends; `console` (a pty master) stands for all of them."""
         self._sink = sink
@@ -142,7 +154,7 @@ class Stdio:
         self._paused = False
         self.drained: asyncio.Future[None] = self._loop.create_future()
         writable = stdin if console is None else os.dup(console)
-        self.stdin = InputPipe(writable) if writable is not None else None
+        self.stdin = InputPipe(writable, on_stdin_finish) if writable is not None else None
         for fd in (*self._outputs, *(() if writable is None else (writable,))):
             os.set_blocking(fd, False)
         hub.resume = self._resume

@@ -55,7 +55,9 @@ class MachineSettings:
             self.disk_gib,
             f"at least {_MIN_DISK_GIB} GiB",
         )
-        _require(self.accelerator in _ACCELERATORS, "accelerator", self.accelerator, f"one of {', '.join(_ACCELERATORS)}")
+        _require(
+            self.accelerator in _ACCELERATORS, "accelerator", self.accelerator, f"one of {', '.join(_ACCELERATORS)}"
+        )
         try:
             ipaddress.IPv4Address(self.publish_address)
         except ValueError:

@@ -1,0 +1,96 @@
+"""One SSH connection to the guest, carrying everything: commands, the engine's socket, loopback ports.
+
+A connection lives once. Whoever owns it makes a new one when `on_lost` says that it is gone.
+"""
+
+import socket
+from collections.abc import Callable
+
+import paramiko
+
+from vmbackend.errors import GuestUnreachable
+from vmbackend.ssh.exec import ExecResult, run_command
+from vmbackend.ssh.keys import MachineKeys
+from vmbackend.ssh.streamlocal import GuestTransport
+
+_KEEPALIVE_S = 15
+_OPEN_TIMEOUT_S = 10.0
+
+
+class GuestConnection:
+    """Thread-safe. Methods raise GuestUnreachable."""
+
+    def __init__(self, transport: GuestTransport, stream: socket.socket) -> None:
+        self._transport = transport
+        self._stream = stream
+
+    @classmethod
+    def connect(
+        cls, port: int, user: str, keys: MachineKeys, timeout_s: float, on_lost: Callable[[], None]
+    ) -> "GuestConnection":
+        """Connect to a port on this computer, insisting on the guest's key.
+
+        `on_lost` is called from another thread, also when this raises after the connection was made.
+        """
+        try:
+            stream = socket.create_connection(("127.0.0.1", port), timeout_s)
+        except OSError as error:
+            raise GuestUnreachable(
+                f"Nothing answers on port {port}, where the guest's SSH should be ({error})"
+            ) from error
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport = GuestTransport(stream, on_lost)
+        connection = cls(transport, stream)
+        try:
+            transport.banner_timeout = transport.auth_timeout = timeout_s
+            transport.start_client(timeout=timeout_s)
+            if transport.get_remote_server_key() != keys.guest_host:
+                raise GuestUnreachable(
+                    f"What answers on port {port} has another host key than this machine's guest: it is not our guest"
+                )
+            transport.auth_publickey(user, keys.client)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            connection.close()
+            raise GuestUnreachable(f"SSH to the guest failed ({error or type(error).__name__})") from error
+        except GuestUnreachable:
+            connection.close()
+            raise
+        transport.set_keepalive(_KEEPALIVE_S)
+        return connection
+
+    def open_unix(self, path: str) -> paramiko.Channel:
+        """A stream to a unix socket in the guest."""
+        try:
+            return self._transport.open_streamlocal(path, _OPEN_TIMEOUT_S)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestUnreachable(f"{path} in the guest cannot be reached ({error})") from error
+
+    def open_tcp(self, address: str, port: int) -> paramiko.Channel:
+        """A stream to a port as the guest itself would reach it, such as one on its loopback."""
+        try:
+            return self._transport.open_channel(
+                "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=_OPEN_TIMEOUT_S
+            )
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestUnreachable(f"{address}:{port} in the guest cannot be reached ({error})") from error
+
+    def run(self, command: str, timeout_s: float, stdin: bytes = b"") -> ExecResult:
+        """Run a command; `timeout_s` bounds each wait for output."""
+        try:
+            channel = self._transport.open_session(timeout=timeout_s)
+            channel.settimeout(timeout_s)
+            return run_command(channel, command, stdin)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestUnreachable(f"The guest did not run `{command}` ({error or type(error).__name__})") from error
+
+    def close(self) -> None:
+        """End the connection now, also when the guest does not answer."""
+        try:
+            # Wakes the transport's reader, which would otherwise notice only at its next look around.
+            self._stream.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._transport.close()
+        # The transport closes the socket when its thread ends, but has none when it was never started.
+        self._transport.join()
+        self._stream.close()
