@@ -8,7 +8,9 @@ import re
 from dataclasses import dataclass, replace
 
 # CSI … final byte | OSC … BEL or ST | two-byte escapes | control characters except tab
-_SEQUENCE = re.compile(r"\x1b\[([0-9;:?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]")
+_SEQUENCE = re.compile(
+    r"\x1b\[([0-9;:?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]"
+)
 
 _CUBE = (0, 95, 135, 175, 215, 255)  # xterm's 6x6x6 colour cube levels
 

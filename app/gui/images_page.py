@@ -109,7 +109,10 @@ class ImagesPage(ListPage):
         else:
             sentence = tr("Remove {count} images?", count=len(references))
         self.banner.say(
-            sentence, tr("Containers made from it keep working; to run it again, load it again."), "warning", tr("Remove")
+            sentence,
+            tr("Containers made from it keep working; to run it again, load it again."),
+            "warning",
+            tr("Remove"),
         )
 
     def _remove_confirmed(self) -> None:

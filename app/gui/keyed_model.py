@@ -65,9 +65,7 @@ class KeyedModel(QAbstractTableModel, Generic[Item]):
     def touch_all(self) -> None:
         """Paint everything again (ages grow older)."""
         if self._items:
-            self.dataChanged.emit(
-                self.index(0, 0), self.index(len(self._items) - 1, len(self._headings) - 1)
-            )
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._items) - 1, len(self._headings) - 1))
 
     def rowCount(self, parent: AnyIndex = _NO_PARENT) -> int:
         return 0 if parent.isValid() else len(self._items)
@@ -80,9 +78,7 @@ class KeyedModel(QAbstractTableModel, Generic[Item]):
             return None
         return self.cell(self._items[index.row()], index.column(), role)
 
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
             return self._headings[section]
         return None

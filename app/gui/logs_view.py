@@ -128,7 +128,9 @@ class LogsView(QWidget):
         self._pump.timeout.connect(self._take_slice)
 
         self._lay_out()
-        QShortcut(QKeySequence(Qt.Key.Key_Escape), self, self.leave, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        QShortcut(
+            QKeySequence(Qt.Key.Key_Escape), self, self.leave, context=Qt.ShortcutContext.WidgetWithChildrenShortcut
+        )
         theme.changed.connect(self._redraw)
         self._redraw()
 
@@ -226,9 +228,7 @@ class LogsView(QWidget):
         self._append(lines)
         if dropped:
             self._dropped += dropped
-            self._summary.setText(
-                tr("Following the log; {count} lines came too fast to show", count=self._dropped)
-            )
+            self._summary.setText(tr("Following the log; {count} lines came too fast to show", count=self._dropped))
         if more:
             self._pump.start()
 
@@ -339,9 +339,7 @@ class LogsView(QWidget):
                     mark.format = background  # type: ignore[attr-defined]
                     cursor = QTextCursor(block)
                     cursor.setPosition(block.position() + start)
-                    cursor.setPosition(
-                        block.position() + start + len(needle), QTextCursor.MoveMode.KeepAnchor
-                    )
+                    cursor.setPosition(block.position() + start + len(needle), QTextCursor.MoveMode.KeepAnchor)
                     mark.cursor = cursor  # type: ignore[attr-defined]
                     marks.append(mark)
                     start = text.find(needle, start + len(needle))

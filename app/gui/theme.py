@@ -230,9 +230,7 @@ class Theme(QObject):
     def icon(self, name: str, colour: str = "text_muted") -> QIcon:
         """The drawing `name` in the palette's colour of that name."""
         palette = self.palette
-        return icons.icon(
-            name, getattr(palette, colour), disabled=palette.border_strong, checked=palette.accent
-        )
+        return icons.icon(name, getattr(palette, colour), disabled=palette.border_strong, checked=palette.accent)
 
     def pixmap(self, name: str, colour: str, size_px: int, pixel_ratio: float = 1.0) -> QPixmap:
         return icons.pixmap(name, getattr(self.palette, colour), size_px, pixel_ratio)

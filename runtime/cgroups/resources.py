@@ -69,9 +69,7 @@ def v1_device_writes(rules: Sequence[DeviceRule]) -> list[Write]:
     for rule in rules:
         file = "devices.allow" if rule.allow else "devices.deny"
         # "a" replaces all rules so far; it takes no further fields.
-        value = (
-            "a" if rule.type is None else f"{rule.type} {_star(rule.major)}:{_star(rule.minor)} {rule.access}"
-        )
+        value = "a" if rule.type is None else f"{rule.type} {_star(rule.major)}:{_star(rule.minor)} {rule.access}"
         if value != "a" or rule.allow or len(writes) > 1:
             writes.append(Write("devices", file, value, "device rule"))
     return writes
@@ -107,9 +105,7 @@ def _v1_memory(memory: Mapping[str, Any]) -> Iterator[Write]:
             yield Write("memory", "memory.memsw.limit_in_bytes", "-1", "memory swap limit", optional=swap < 0)
         yield Write("memory", "memory.limit_in_bytes", str(limit), "memory limit")
     if swap and (swap > 0 or not limit):
-        yield Write(
-            "memory", "memory.memsw.limit_in_bytes", str(swap), "memory swap limit", optional=swap < 0
-        )
+        yield Write("memory", "memory.memsw.limit_in_bytes", str(swap), "memory swap limit", optional=swap < 0)
     if reservation := _limit(memory, "reservation", "memory reservation"):
         yield Write("memory", "memory.soft_limit_in_bytes", str(reservation), "memory reservation")
     if kernel_tcp := _limit(memory, "kernelTCP", "kernel TCP memory limit"):

@@ -151,8 +151,7 @@ def _enable(directory: str, controllers: list[str]) -> None:
                 "may have either processes or limited children; start the engine in a cgroup of its own"
             ) from error
         raise SystemFault(
-            f"cannot enable the cgroup controllers {', '.join(controllers)} below {directory}: "
-            f"{error.strerror}"
+            f"cannot enable the cgroup controllers {', '.join(controllers)} below {directory}: {error.strerror}"
         ) from error
 
 

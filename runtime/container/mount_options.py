@@ -76,3 +76,9 @@ def parse(options: Iterable[str]) -> Attributes:
         elif option not in _MEANINGLESS:
             rest.append(option)
     return Attributes(set_, clear, recursive_set, recursive_clear, propagation, propagation_recursive, tuple(rest))
+
+
+def names() -> set[str]:
+    """Every option `parse` gives a meaning of its own."""
+    plain = {*_ATTRIBUTES, *PROPAGATION}
+    return plain | {f"r{name}" for name in plain} | _MEANINGLESS

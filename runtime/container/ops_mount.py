@@ -259,7 +259,9 @@ class MaskPaths(NamedTuple):
         with _closing(null), _closing(empty):
             status = os.stat(null)
             if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
-                raise Refused(errno.EINVAL, "/dev/null in the container is not the null device: cannot mask paths with it")
+                raise Refused(
+                    errno.EINVAL, "/dev/null in the container is not the null device: cannot mask paths with it"
+                )
             for path in self.paths:
                 try:
                     target = open_in(init.root, path)

@@ -57,6 +57,7 @@ from runtime.container.ops_process import (
     Sysctl,
 )
 from runtime.linux import mounts, namespaces
+from runtime.oci.sysctl import sysctl_namespace
 
 if TYPE_CHECKING:
     from runtime.oci.spec import Device, Linux, Mount, Namespace, Process, Spec, User
@@ -174,7 +175,7 @@ def compile_container(spec: "Spec", launch: Launch, facts: HostFacts) -> Plan:
         Phase("console", _console(process, mount=True)),
         Phase("hooks", _hooks("createContainer", hooks, state)),
         # Written through the host's /proc: the container's may be anything.
-        Phase("sysctls", [Sysctl(name, value) for name, value in linux.get("sysctl", {}).items()]),
+        Phase("sysctls", _sysctls(linux)),
         Phase("identity", _names(spec)),
         Phase("paths", _paths(spec)),
         Phase("security", _labels(process, facts)),
@@ -347,12 +348,24 @@ def _console(process: "Process", *, mount: bool) -> list[Op]:
 
 
 def _names(spec: "Spec") -> list[Op]:
+    listed = spec.get("linux", {}).get("namespaces", ())
+    if not any(namespace["type"] == "uts" for namespace in listed):
+        return []  # the host's names are not ours to change
     ops: list[Op] = []
     if hostname := spec.get("hostname"):
         ops.append(SetHostname(hostname))
     if domainname := spec.get("domainname"):
         ops.append(SetDomainname(domainname))
     return ops
+
+
+def _sysctls(linux: "Linux") -> list[Op]:
+    kinds = [namespace["type"] for namespace in linux.get("namespaces", ())]
+    sysctls = linux.get("sysctl", {})
+    for name in sysctls:
+        if sysctl_namespace(name) not in kinds:
+            raise Refused(errno.EPERM, f"the sysctl {name} is not of a namespace of the container: it is the host's")
+    return [Sysctl(name, value) for name, value in sysctls.items()]
 
 
 def _paths(spec: "Spec") -> list[Op]:

@@ -1,20 +1,22 @@
 """What a container's init tells its parent, over a close-on-exec SOCK_SEQPACKET pair.
 
-End of file after `ready` means exec(2) succeeded: the kernel closed the child's end. End of file without it means the
-child died on the way. Docstrings name the sender's view; the parent reads with `receive`.
+End of file after `ready` means exec(2) succeeded: the kernel closed the child's end. End of file without it means
+the child died on the way.
 """
 
 import array
 import json
+import os
 import socket
 from typing import Any, NamedTuple
 
 _MAX_BYTES = 16 * 1024
+_MAX_MESSAGE_CHARACTERS = 2000
 _GO = b"go"
 
 
 class News(NamedTuple):
-    """One message: `kind` is console, ready, created, hooks or failed; `fd` comes with console only."""
+    """One message: `kind` is console, hooks, created, ready or failed; `fd` comes with console only."""
 
     kind: str
     body: dict[str, Any]
@@ -22,31 +24,48 @@ class News(NamedTuple):
 
 
 class Report:
-    """The child's end."""
+    """The child's end. A method raises OSError (EPIPE) if the parent is gone before the container is created."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._on_its_own = False
 
     def console(self, master: int) -> None:
         """Hand over the master side of the terminal."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))]
-        self._socket.sendmsg([_encode("console", {})], rights)
-
-    def created(self) -> None:
-        """Everything is set up; the program waits for `start`."""
-        self._socket.send(_encode("created", {}))
-
-    def ready(self) -> None:
-        """exec(2) is next."""
-        self._socket.send(_encode("ready", {}))
-
-    def failed(self, phase: str, errno: int, message: str) -> None:
-        self._socket.send(_encode("failed", {"phase": phase, "errno": errno, "message": message}))
+        self._send("console", {}, [master])
 
     def ask_for_hooks(self) -> bool:
         """Have the parent run the hooks of the runtime namespace; False if one failed, or nobody answers."""
-        self._socket.send(_encode("hooks", {}))
+        self._send("hooks", {})
         return self._socket.recv(len(_GO)) == _GO
+
+    def created(self) -> None:
+        """Everything is set up, and the program waits for `start`: from here on the parent may go away."""
+        self._send("created", {})
+        self._on_its_own = True
+
+    def ready(self) -> None:
+        """exec(2) is next."""
+        self._send("ready", {})
+
+    def failed(self, phase: str, errno: int, message: str) -> None:
+        """Nothing came of it; with nobody to hear it, the message goes to standard error."""
+        # JSON escapes may make a message six times as long as its text: what is left still fits a datagram.
+        message = message[:_MAX_MESSAGE_CHARACTERS]
+        try:
+            self._send("failed", {"phase": phase, "errno": errno, "message": message}, insist=True)
+        except (BrokenPipeError, ConnectionResetError):
+            os.write(2, f"{message}\n".encode(errors="replace"))
+
+    def _send(self, kind: str, body: dict[str, Any], fds: list[int] | None = None, *, insist: bool = False) -> None:
+        datagram = json.dumps({"kind": kind, **body}).encode()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            # SIGPIPE is at its default here, as the program will want it.
+            self._socket.sendmsg([datagram], rights, socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            if insist or not self._on_its_own:
+                raise
 
 
 def receive(sock: socket.socket) -> News | None:
@@ -64,10 +83,3 @@ def receive(sock: socket.socket) -> News | None:
 def hooks_done(sock: socket.socket) -> None:
     """Answer `ask_for_hooks`: they all succeeded."""
     sock.send(_GO)
-
-
-def _encode(kind: str, body: dict[str, Any]) -> bytes:
-    # JSON escapes can make a message six times as long as its text; cutting it here keeps the datagram whole.
-    if "message" in body:
-        body["message"] = body["message"][:2000]
-    return json.dumps({"kind": kind, **body}).encode()

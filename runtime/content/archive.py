@@ -244,9 +244,7 @@ class _LayerWriter:
             _set_times(name, entry.mtime_ns, parent_fd)
         else:
             kind = entry.kind.decode("latin-1")
-            raise InvalidParameter(
-                f'the layer\'s "{_printable(entry.name)}" is of the unknown tar type {kind!r}'
-            )
+            raise InvalidParameter(f'the layer\'s "{_printable(entry.name)}" is of the unknown tar type {kind!r}')
 
     def _make_room(self, parent: str, name: str) -> int:
         """Removes an earlier entry of the same name, for the later one wins; returns `parent` opened."""
@@ -437,7 +435,4 @@ def _write_file(out: Writable, node: Node, info: tarfile.TarInfo) -> None:
 
 def _xattr_records(file_fd: int) -> dict[str, str]:
     names = sorted(name for name in os.listxattr(file_fd) if _may_carry(name))
-    return {
-        f"SCHILY.xattr.{name}": os.getxattr(file_fd, name).decode("utf-8", "surrogateescape")
-        for name in names
-    }
+    return {f"SCHILY.xattr.{name}": os.getxattr(file_fd, name).decode("utf-8", "surrogateescape") for name in names}

@@ -1,4 +1,4 @@
-"""Dockerfile instructions applied to an image configuration, as `docker import --change` and `commit --change` take.
+"""Dockerfile instructions applied to an image configuration: the `--change` of docker import and commit.
 
 Source: Dockerfile reference; the allowed set is Docker's (daemon/images, BuildFromConfig).
 """
@@ -73,9 +73,7 @@ def _expose(settings: ContainerDefaults, arguments: str) -> None:
         match = _PORT.fullmatch(text.lower())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if match is None or not 0 < first <= last <= 65535:
-            raise InvalidParameter(
-                f"invalid port in EXPOSE: {text}; write a port or range like 80 or 8000-8010/udp"
-            )
+            raise InvalidParameter(f"invalid port in EXPOSE: {text}; write a port or range like 80 or 8000-8010/udp")
         ports.update({f"{port}/{match[3] or 'tcp'}": {} for port in range(first, last + 1)})
     settings["ExposedPorts"] = ports
 

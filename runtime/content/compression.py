@@ -79,9 +79,7 @@ class _Decompressing(_Raw):
         try:
             return super().readinto(buffer)
         except EOFError:
-            raise InvalidParameter(
-                f"the {self._name} data ends too early: the archive is truncated"
-            ) from None
+            raise InvalidParameter(f"the {self._name} data ends too early: the archive is truncated") from None
         except (zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
             raise InvalidParameter(f"the {self._name} data is damaged: {error}") from error
         except OSError as error:

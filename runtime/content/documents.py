@@ -40,7 +40,7 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def parse_config(data: bytes) -> ImageConfig:
-    """An image configuration; `config` and `history` are filled in when null or missing, as Go writers leave them."""
+    """An image configuration. What Go writers leave null or out is filled in: `config`, `history`, `created`..."""
     what = "image configuration"
     document = _mapping(parse_json(data, what), what)
     rootfs = _mapping(document.get("rootfs"), f"{what}'s rootfs")

@@ -1,12 +1,11 @@
 """The images of one engine: found in memory, kept in an OCI image layout, unpacked once.
 
-Content enters through an `Ingest`, which keeps what it has put in or relies upon from being collected until an
-image refers to it, and collects what no image came to refer to.
+Content enters through an `Ingest`, which keeps what it has put in or relies upon from being collected until
+an image refers to it, and collects what no image came to refer to.
 """
 
 import io
 import logging
-import os
 import re
 import threading
 from collections import Counter
@@ -50,7 +49,7 @@ _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
 
 class ImageStore:
-    """All images under one data root. Thread-safe; `get` and `list` answer from memory, the rest may be slow."""
+    """All images under one data root. Thread-safe; `get` and `list` answer from memory, the rest is slow."""
 
     def __init__(self, root: Path) -> None:
         """Opens or creates the store and clears what a killed process left half done.
@@ -96,10 +95,8 @@ class ImageStore:
             return self._images[self._find(name)]
 
     def _find(self, name: str) -> str:
-        if name in self._images:
-            return name
-        if f"{digest.ALGORITHM}:{name}" in self._images:
-            return f"{digest.ALGORITHM}:{name}"
+        if (image_id := self._find_id(name)) is not None:
+            return image_id
         if _ID_PREFIX.fullmatch(name) and len(name) == 64:
             raise NotFound(f"No such image: {name}")
         reference = parse(name)
@@ -107,6 +104,10 @@ class ImageStore:
         if image_id is None:
             raise NotFound(f"No such image: {reference.familiar()}")
         return image_id
+
+    def _find_id(self, name: str) -> str | None:
+        full = name if name.startswith(f"{digest.ALGORITHM}:") else f"{digest.ALGORITHM}:{name}"
+        return full if full in self._images else None
 
     def _find_reference(self, reference: Reference) -> str | None:
         if reference.digest is None:
@@ -156,168 +157,212 @@ class ImageStore:
     ) -> Image:
         """Makes an image of a plain root file system tar, compressed or not (`docker import`)."""
         references = [parse(reference)] if reference else []
-        settings = apply_changes(ContainerDefaults(), changes)
+        config = _new_config(None, apply_changes(ContainerDefaults(), changes))
+        history = History(created=config["created"], comment=message or "Imported from -")
+        plain, _ = decompressed(stream)
         with self.ingest() as ingest:
-            plain, _ = decompressed(stream)
-            config = _new_config(None, settings, History(comment=message or "Imported from -"))
-            return ingest.add_layer(None, config, plain, references)
+            layer, size = ingest.add_blob(plain)
+            return ingest.add_layer(None, config, history, layer, size, references)
 
     def commit(
         self,
-        upper: Path,
         parent: Image,
+        upper: Path,
         settings: ContainerDefaults,
-        history: History,
         reference: str | None = None,
+        comment: str = "",
         author: str = "",
+        created_by: str = "",
     ) -> Image:
-        """Makes an image of `parent` and the changes in a container's `upper` directory."""
+        """Makes an image of `parent` and the changes in a container's `upper` directory.
+
+        `settings` are the new image's whole container defaults. Raises InvalidParameter, OSError.
+        """
         references = [parse(reference)] if reference else []
-        config = _new_config(parent.config, settings, history)
+        config = _new_config(parent.config, settings)
         if author:
             config["author"] = author
-        with self.ingest() as ingest, _diff_stream(upper) as diff:
-            return ingest.add_layer(parent, config, diff, references)
+        history = History(created=config["created"], created_by=created_by, author=author, comment=comment)
+        with self.ingest() as ingest:
+            layer, size = ingest.create_blob(lambda out: write_diff(upper, out))
+            return ingest.add_layer(parent, config, history, layer, size, references)
 
-    # --- names and removal --------------------------------------------------------------------------------
-
-    def tag(self, image_id: str, reference: str) -> None:
-        """Gives the image another name; takes the name from the image that has it. Raises NotFound."""
-        target = _taggable(reference)
+    def _add(self, image: Image, references: Sequence[Reference]) -> Image:
+        """Makes a complete image known. An image already there keeps the manifest it has."""
         with self._lock:
-            if image_id not in self._images:
-                raise NotFound(f"No such image: {image_id}")
-            self._name(image_id, [target])
-
-    def untag(self, reference: str) -> None:
-        """Takes a name away; the image stays, under its other names or its id alone. Raises NotFound."""
-        with self._lock:
-            name = parse(reference)
-            image_id = self._references.pop(name, None)
-            if image_id is None:
-                raise NotFound(f"No such image: {name.familiar()}")
-            self._refresh(image_id)
+            self._images.setdefault(image.id, image)
+            for reference in references:
+                self._references[_stored(reference)] = image.id
             self._write_index()
+            return self._images[image.id]
+
+    # --- names --------------------------------------------------------------------------------------------
+
+    def tag(self, image_id: str, reference: str) -> Image:
+        """Gives an image a name, taking it from the image that had it. `name@digest` records a pull.
+
+        Raises NotFound, InvalidParameter.
+        """
+        parsed = _stored(parse(reference))
+        with self._lock:
+            found = self._find(image_id)
+            self._references[parsed] = found
+            self._write_index()
+            return self._images[found]
+
+    def untag(self, reference: str) -> Image:
+        """Takes a name away; returns the image that had it, perhaps with no name left. Raises NotFound."""
+        parsed = parse(reference)
+        with self._lock:
+            image_id = self._references.pop(_stored(parsed), None)
+            if image_id is None:
+                raise NotFound(f"No such image: {parsed.familiar()}")
+            self._write_index()
+            return self._images[image_id]
+
+    # --- removing -----------------------------------------------------------------------------------------
 
     def delete(self, image_id: str) -> list[str]:
-        """Removes an image, its names, and what no other image needs; returns the digests deleted."""
+        """Removes an image with all its names, and the content no other image has.
+
+        Returns the digests that are gone: the image's id and the chain ids of its unpacked layers, top first.
+        Whether a container still needs the image is the caller's question. Disk space comes back when
+        `Snapshots.reap` runs. Raises NotFound.
+        """
         with self._lock:
-            image = self._images.get(image_id)
-            if image is None:
-                raise NotFound(f"No such image: {image_id}")
-            for name in [name for name, owner in self._references.items() if owner == image_id]:
-                del self._references[name]
-            del self._images[image_id]
+            image = self._images.pop(self._find(image_id))
+            self._references = {name: owner for name, owner in self._references.items() if owner != image.id}
             self._write_index()
-            deleted = self._collect([*image.blobs, *reversed(image.chain_ids)])
-            return [image_id, *(digest for digest in deleted if digest in image.chain_ids)]
+            removed_layers = self._collect([*image.blobs, *reversed(image.chain_ids)])
+            return [image.id, *removed_layers]
+
+    def _collect(self, candidates: Iterable[str]) -> list[str]:
+        """Deletes those blobs and layers that nothing refers to or holds; returns the layers' chain ids.
+
+        One digest may name both: the diff ID of an uncompressed bottom layer is its blob and its chain ID.
+        """
+        blobs = {blob for image in self._images.values() for blob in image.blobs}
+        layers = {chain_id for image in self._images.values() for chain_id in image.chain_ids}
+        removed = []
+        for candidate in dict.fromkeys(candidates):
+            if candidate in self._in_use:
+                continue
+            if candidate not in blobs:
+                self._layout.remove(candidate)
+            if candidate not in layers and candidate in self._layers:
+                self._layers.remove(candidate)
+                removed.append(candidate)
+        return removed
+
+    # --- archives -----------------------------------------------------------------------------------------
 
     def save(self, names: Sequence[str], out: Writable) -> None:
-        """Writes an archive of these images; one asked for by name keeps that name only. Raises NotFound."""
-        wanted: dict[str, list[Reference]] = {}
+        """Writes images as one archive for `docker load` and OCI tools.
+
+        A repository without a tag stands for all its tags, an id for the image without a name.
+        Raises NotFound, InvalidParameter.
+        """
+        with self.ingest() as ingest:
+            images = self._chosen(names)
+            for image, _ in images:
+                for blob in image.blobs:
+                    ingest.has_blob(blob)  # holds it while it is read
+            write_archive(images, self._layout.path, out)
+
+    def _chosen(self, names: Sequence[str]) -> list[tuple[Image, Sequence[Reference]]]:
+        chosen: dict[str, list[Reference]] = {}
         with self._lock:
             for name in names:
-                image_id = self._find(name)
-                references = wanted.setdefault(image_id, [])
-                if (reference := _reference_or_none(name)) in self._references and reference is not None:
-                    references.append(reference)
-            images = [(self._images[image_id], references) for image_id, references in wanted.items()]
-        write_archive(images, self._layout.path, out)
+                for image_id, reference in self._named(name):
+                    references = chosen.setdefault(image_id, [])
+                    if reference is not None and reference not in references:
+                        references.append(reference)
+            return [(self._images[image_id], references) for image_id, references in chosen.items()]
 
-    # --- the index ----------------------------------------------------------------------------------------
+    def _named(self, name: str) -> list[tuple[str, Reference | None]]:
+        image_id = self._find_id(name)
+        if image_id is not None:
+            return [(image_id, None)]
+        wanted = parse_name(name)
+        if wanted.tag is None and wanted.digest is None:
+            tags = [(owner, tagged) for tagged, owner in self._references.items() if tagged.name == wanted.name]
+            if tags:
+                return [(owner, tagged) for owner, tagged in tags if tagged.tag]
+        reference = wanted.with_default_tag()
+        return [(self._find(name), reference if reference in self._references else None)]
 
-    def _read_index(self) -> None:
-        """Takes in every image of the index whose content is whole; says which are not."""
-        for descriptor in self._layout.read_index()["manifests"]:
-            try:
-                image = self._describe(descriptor)
-            except WherryError as error:
-                log.error("the image with the manifest %s is damaged and left out: %s", descriptor["digest"], error)
-                continue
-            self._images.setdefault(image.id, image)
-            if name := (descriptor.get("annotations") or {}).get(ANNOTATION_IMAGE_NAME):
-                self._references[parse(name)] = image.id
-                self._refresh(image.id)
-
-    def _describe(self, manifest: Descriptor) -> Image:
-        """The image of a manifest whose layers are unpacked, without names."""
-        plain = Descriptor(mediaType=manifest["mediaType"], digest=manifest["digest"], size=manifest["size"])
-        document = parse_manifest(self._layout.read(manifest["digest"]))
-        config = parse_config(self._layout.read(document["config"]["digest"]))
-        chain = digest.chain_ids(config["rootfs"]["diff_ids"])
-        if missing := [chain_id for chain_id in chain if chain_id not in self._layers]:
-            raise InvalidParameter(f"the layer {missing[0]} is not unpacked")
-        return Image(
-            document["config"]["digest"],
-            (),
-            (),
-            config,
-            sum(self._layers.size_bytes(chain_id) for chain_id in chain),
-            config.get("created", ""),
-            config["architecture"],
-            config["os"],
-            chain,
-            plain,
-            tuple(document["layers"]),
-        )
+    # --- the index on disk --------------------------------------------------------------------------------
 
     def _write_index(self) -> None:
-        images = [
-            (image, [name for name, owner in self._references.items() if owner == image.id])
-            for image in self._images.values()
-        ]
-        self._layout.write_index(index_of(images))
+        """Persists images and names, and refreshes the names in the images themselves."""
+        names: dict[str, list[Reference]] = {image_id: [] for image_id in self._images}
+        for reference, image_id in sorted(self._references.items(), key=lambda item: str(item[0])):
+            names[image_id].append(reference)
+        for image_id, references in names.items():
+            self._images[image_id] = replace(
+                self._images[image_id],
+                references=tuple(reference.familiar() for reference in references if reference.tag),
+                repo_digests=tuple(reference.familiar() for reference in references if reference.digest),
+            )
+        self._layout.write_index(index_of([(self._images[owner], found) for owner, found in names.items()]))
 
-    def _refresh(self, image_id: str) -> None:
-        """Brings an image's own list of names in line."""
-        names = [name for name, owner in self._references.items() if owner == image_id]
-        self._images[image_id] = replace(
-            self._images[image_id],
-            references=tuple(name.familiar() for name in names if name.digest is None),
-            repo_digests=tuple(name.familiar() for name in names if name.digest is not None),
+    def _read_index(self) -> None:
+        """Fills the memory from the index. An image that cannot be read is left out and said so."""
+        for descriptor in self._layout.read_index()["manifests"]:
+            try:
+                image = self._assemble(descriptor, self._layout.read(descriptor["digest"]))
+                self._images.setdefault(image.id, image)
+                name = (descriptor.get("annotations") or {}).get(ANNOTATION_IMAGE_NAME)
+                if name:
+                    self._references[_stored(parse(name))] = image.id
+            except (WherryError, OSError) as error:
+                log.warning("the image %s cannot be used: %s; pull or load it again", descriptor["digest"], error)
+        if self._images:
+            self._write_index()
+
+    def _assemble(self, descriptor: Descriptor, manifest_bytes: bytes) -> Image:
+        """The image a manifest in the layout describes, its layers unpacked if they are not."""
+        manifest = parse_manifest(manifest_bytes)
+        image_id = manifest["config"]["digest"]
+        config = parse_config(self._layout.read(image_id))
+        diff_ids = config["rootfs"]["diff_ids"]
+        if len(diff_ids) != len(manifest["layers"]):
+            raise InvalidParameter(
+                f"the image's manifest has {len(manifest['layers'])} layers, its configuration {len(diff_ids)}"
+            )
+        chain_ids = digest.chain_ids(diff_ids)
+        for height, (diff_id, layer) in enumerate(zip(diff_ids, manifest["layers"], strict=True), start=1):
+            if chain_ids[height - 1] not in self._layers:
+                with self._layout.open(layer["digest"]) as blob:
+                    self._layers.add(chain_ids[:height], diff_id, blob)
+        return Image(
+            id=image_id,
+            references=(),
+            repo_digests=(),
+            config=config,
+            size_bytes=sum(self._layers.size_bytes(chain_id) for chain_id in chain_ids),
+            created=config["created"],
+            architecture=config["architecture"],
+            os=config["os"],
+            chain_ids=chain_ids,
+            manifest=Descriptor(
+                mediaType=descriptor["mediaType"], digest=descriptor["digest"], size=descriptor["size"]
+            ),
+            layers=tuple(manifest["layers"]),
         )
-
-    def _name(self, image_id: str, references: Iterable[Reference]) -> None:
-        touched = {image_id}
-        for reference in references:
-            previous = self._references.get(reference)
-            self._references[reference] = image_id
-            if previous is not None:
-                touched.add(previous)
-        for touched_id in touched:
-            self._refresh(touched_id)
-        self._write_index()
-
-    def _collect(self, digests: Iterable[str]) -> list[str]:
-        """Deletes those blobs and layers that neither an image nor an ingest needs; returns them."""
-        needed = {blob for image in self._images.values() for blob in (*image.blobs, *image.chain_ids)}
-        deleted = []
-        for candidate in dict.fromkeys(digests):
-            if candidate in needed or self._in_use[candidate] > 0:
-                continue
-            if candidate in self._layers:
-                self._layers.remove(candidate)
-                deleted.append(candidate)
-            if candidate in self._layout:
-                self._layout.remove(candidate)
-                deleted.append(candidate)
-        return deleted
 
 
 class Ingest:
-    """Content on its way into a store (`load.Ingesting`): all it holds is safe from collection until it ends."""
+    """One batch of content on its way into the store, from `ImageStore.ingest`. Its methods are thread-safe."""
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
-        self.held: list[str] = []
+        self.held: set[str] = set()
 
     def has_blob(self, blob: str) -> bool:
-        """Whether the blob is there; if so, it stays."""
-        with self._store._lock:
-            if blob not in self._store._layout:
-                return False
-            self._hold(blob)
-            return True
+        """Whether the blob is there; if so it stays until the end of the batch."""
+        self._hold(blob)
+        return blob in self._store._layout
 
     def add_blob(
         self,
@@ -325,109 +370,86 @@ class Ingest:
         expected: str | None = None,
         on_bytes: Callable[[int], None] = lambda count: None,
     ) -> tuple[str, int]:
-        """Digest and size in bytes of what was stored; raises InvalidParameter for another than `expected`."""
+        """Stores `source`; returns its digest and size in bytes. Raises InvalidParameter, not the `expected`."""
         return self._store._layout.add(source, expected, self._hold, on_bytes)
+
+    def create_blob(self, fill: Callable[[Writable], None]) -> tuple[str, int]:
+        """Stores what `fill` writes; returns its digest and size in bytes."""
+        return self._store._layout.create(fill, before_visible=self._hold)
 
     def read_blob(self, blob: str) -> bytes:
         return self._store._layout.read(blob)
 
     def open_blob(self, blob: str) -> IO[bytes]:
-        try:
-            return self._store._layout.path(blob).open("rb")
-        except FileNotFoundError:
-            raise NotFound(f"the blob {blob} is missing") from None
+        return self._store._layout.open(blob)
 
     def add_image(self, manifest: bytes, references: Sequence[Reference]) -> Image:
-        """Unpacks what is missing of an image whose blobs are there, and lets the store know it."""
-        document = parse_manifest(manifest)
-        config = parse_config(self.read_blob(document["config"]["digest"]))
-        diff_ids = config["rootfs"]["diff_ids"]
-        if len(diff_ids) != len(document["layers"]):
-            raise InvalidParameter(
-                f"the image has {len(document['layers'])} layers, its configuration speaks of {len(diff_ids)}"
-            )
-        chain = digest.chain_ids(diff_ids)
-        for position, layer in enumerate(document["layers"]):
-            self._hold(chain[position])
-            if chain[position] not in self._store._layers:
-                with self.open_blob(layer["digest"]) as file:
-                    self._store._layers.add(chain[: position + 1], diff_ids[position], file)
-        stored, size = self.add_blob(io.BytesIO(manifest))
-        media_type = document.get("mediaType") or MANIFEST
-        descriptor = Descriptor(mediaType=media_type, digest=stored, size=size)
-        with self._store._lock:
-            image = self._store._describe(descriptor)
-            self._store._layout.sync(image.blobs)
-            self._store._images.setdefault(image.id, image)
-            self._store._name(image.id, references)
-            return self._store._images[image.id]
+        """Makes the image of `manifest` known under `references`; its blobs must be there already.
+
+        Unpacks the layers that are not. Raises InvalidParameter when manifest, configuration and layers do
+        not agree, NotFound when a blob is missing.
+        """
+        store = self._store
+        parsed = parse_manifest(manifest)
+        for blob in (parsed["config"], *parsed["layers"]):
+            self._hold(blob["digest"])
+        for chain_id in digest.chain_ids(
+            parse_config(self.read_blob(parsed["config"]["digest"]))["rootfs"]["diff_ids"]
+        ):
+            self._hold(chain_id)
+        self.add_blob(io.BytesIO(manifest))
+        image = store._assemble(descriptor_of(manifest, parsed.get("mediaType", MANIFEST)), manifest)
+        store._layout.sync(image.blobs)
+        return store._add(image, references)
 
     def add_layer(
-        self, parent: Image | None, config: ImageConfig, tar: Readable, references: Sequence[Reference]
+        self,
+        parent: Image | None,
+        config: ImageConfig,
+        history: History,
+        layer: str,
+        size: int,
+        references: Sequence[Reference],
     ) -> Image:
-        """Makes an image of `parent`'s layers and a new one, an uncompressed tar; fills in config's rootfs."""
-        blob, size = self.add_blob(tar)
-        diff_ids = [*(parent.config["rootfs"]["diff_ids"] if parent else []), blob]
-        config["rootfs"] = RootFS(type="layers", diff_ids=diff_ids)
-        encoded = encode(config)
-        self.add_blob(io.BytesIO(encoded))
-        layers = [*(parent.layers if parent else ()), Descriptor(mediaType=LAYER_TAR, digest=blob, size=size)]
-        manifest = Manifest(schemaVersion=2, mediaType=MANIFEST, config=descriptor_of(encoded, CONFIG), layers=layers)
+        """Makes an image of `parent` and one more layer, an uncompressed tar added before."""
+        below = parent.config["rootfs"]["diff_ids"] if parent else []
+        config["rootfs"] = RootFS(type="layers", diff_ids=[*below, layer])
+        config["history"] = [*(parent.config["history"] if parent else []), history]
+        config_bytes = encode(config)
+        self.add_blob(io.BytesIO(config_bytes))
+        top = Descriptor(mediaType=LAYER_TAR, digest=layer, size=size)
+        manifest = Manifest(
+            schemaVersion=2,
+            mediaType=MANIFEST,
+            config=descriptor_of(config_bytes, CONFIG),
+            layers=[*(parent.layers if parent else ()), top],
+        )
         return self.add_image(encode(manifest), references)
 
-    def _hold(self, name: str) -> None:
+    def _hold(self, content: str) -> None:
         with self._store._lock:
-            self.held.append(name)
-            self._store._in_use[name] += 1
+            if content not in self.held:
+                self.held.add(content)
+                self._store._in_use[content] += 1
 
 
-def _taggable(text: str) -> Reference:
-    reference = parse(text)
-    if reference.digest:
-        raise InvalidParameter(f"refusing to create a tag with a digest reference: {text}")
-    return reference
+def _stored(reference: Reference) -> Reference:
+    """A digest names an image by itself; a tag beside it is only a remark."""
+    return replace(reference, tag=None) if reference.digest else reference
 
 
-def _reference_or_none(text: str) -> Reference | None:
-    try:
-        return parse(text)
-    except InvalidParameter:
-        return None
-
-
-def _new_config(parent: ImageConfig | None, settings: ContainerDefaults, history: History) -> ImageConfig:
-    """The configuration of a new image; its rootfs is filled in with its layer."""
-    host = platform_of_host()
-    created = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return ImageConfig(
-        architecture=parent["architecture"] if parent else host["architecture"],
-        os=parent["os"] if parent else host["os"],
-        created=created,
+def _new_config(parent: ImageConfig | None, settings: ContainerDefaults) -> ImageConfig:
+    """A configuration made now, on the parent's platform; `add_layer` fills in layers and history."""
+    platform = platform_of_host()
+    config = ImageConfig(
+        created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        architecture=parent["architecture"] if parent else platform["architecture"],
+        os=parent["os"] if parent else platform["os"],
         config=settings,
         rootfs=RootFS(type="layers", diff_ids=[]),
-        history=[*(parent.get("history") or [] if parent else []), History(**{**history, "created": created})],
+        history=[],
     )
-
-
-@contextmanager
-def _diff_stream(upper: Path) -> Iterator[IO[bytes]]:
-    """The layer tar of an upper directory, written by a thread while it is read."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    failure: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            with open(write_end, "wb") as out:  # noqa: PTH123 (a descriptor, not a path)
-                write_diff(upper, out)
-        except BaseException as error:  # noqa: BLE001 (raised again by the reader)
-            failure.append(error)
-
-    thread = threading.Thread(target=write, name="wherry-diff")
-    thread.start()
-    try:
-        with open(read_end, "rb") as source:  # noqa: PTH123
-            yield source
-    finally:
-        thread.join()
-    if failure:
-        raise failure[0]
+    variant = parent.get("variant") if parent else platform.get("variant")
+    if variant:
+        config["variant"] = variant
+    return config

@@ -9,7 +9,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO
 
+from runtime.content.archive import Writable
 from runtime.content.compression import Readable
 from runtime.content.documents import DOCUMENT_BYTES_MAX, encode, parse_index
 from runtime.content.tree import remove_children
@@ -55,14 +57,18 @@ class Layout:
 
     def read(self, blob: str) -> bytes:
         """A whole blob that is a JSON document. Raises NotFound, InvalidParameter when it is far too large."""
-        try:
-            with self.path(blob).open("rb") as file:
-                data = file.read(DOCUMENT_BYTES_MAX + 1)
-        except FileNotFoundError:
-            raise NotFound(f"the blob {blob} is missing") from None
+        with self.open(blob) as file:
+            data = file.read(DOCUMENT_BYTES_MAX + 1)
         if len(data) > DOCUMENT_BYTES_MAX:
             raise InvalidParameter(f"the document {blob} is larger than {DOCUMENT_BYTES_MAX >> 20} MiB")
         return data
+
+    def open(self, blob: str) -> IO[bytes]:
+        """A blob for reading. Raises NotFound."""
+        try:
+            return self.path(blob).open("rb")
+        except FileNotFoundError:
+            raise NotFound(f"the blob {blob} is missing") from None
 
     def add(
         self,
@@ -71,15 +77,34 @@ class Layout:
         before_visible: Callable[[str], None] = lambda blob: None,
         on_bytes: Callable[[int], None] = lambda count: None,
     ) -> tuple[str, int]:
-        """Stores `source` to its end; returns digest and size in bytes.
+        """Stores `source` to its end, telling `on_bytes` the bytes so far; the rest as `create`."""
 
-        `before_visible` learns the digest just before the blob has its name, `on_bytes` the bytes so far.
-        Not durable until `sync`. Raises InvalidParameter when the digest is not the `expected` one.
+        def copy(out: Writable) -> None:
+            size = 0
+            while chunk := source.read(_CHUNK_BYTES):
+                out.write(chunk)
+                size += len(chunk)
+                on_bytes(size)
+
+        return self.create(copy, expected, before_visible)
+
+    def create(
+        self,
+        fill: Callable[[Writable], None],
+        expected: str | None = None,
+        before_visible: Callable[[str], None] = lambda blob: None,
+    ) -> tuple[str, int]:
+        """Stores what `fill` writes; returns digest and size in bytes.
+
+        `before_visible` learns the digest just before the blob has its name. Not durable until `sync`.
+        Raises InvalidParameter when the digest is not the `expected` one; then nothing is stored.
         """
         descriptor, name = tempfile.mkstemp(dir=self._ingest)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
-                found, size = _copy_hashing(source, file.write, on_bytes)
+                out = _HashingWriter(file)
+                fill(out)
+            found = out.digest()
             if expected not in (None, found):
                 raise InvalidParameter(
                     f"the content has the digest {found} instead of {expected}: it is damaged, fetch it again"
@@ -89,7 +114,7 @@ class Layout:
         except BaseException:
             os.unlink(name)
             raise
-        return found, size
+        return found, out.size_bytes
 
     def sync(self, blobs: Iterable[str]) -> None:
         """Makes blobs survive a power cut; to be called before an index names them."""
@@ -121,18 +146,19 @@ def write_durably(path: Path, data: bytes) -> None:
     _fsync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _copy_hashing(
-    source: Readable, write: Callable[[bytes], object], on_bytes: Callable[[int], None]
-) -> tuple[str, int]:
-    hashing = hashlib.sha256()
-    size = 0
-    while chunk := source.read(_CHUNK_BYTES):
-        view = memoryview(chunk)
-        hashing.update(view)
-        size += len(chunk)
-        write(chunk)
-        on_bytes(size)
-    return f"{digest.ALGORITHM}:{hashing.hexdigest()}", size
+class _HashingWriter:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes, /) -> None:
+        self._hash.update(data)
+        self._file.write(data)
+        self.size_bytes += len(data)
+
+    def digest(self) -> str:
+        return f"{digest.ALGORITHM}:{self._hash.hexdigest()}"
 
 
 def _fsync(path: Path, flags: int) -> None:

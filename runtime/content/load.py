@@ -32,10 +32,8 @@ from runtime.oci.image import (
     MANIFEST,
     MANIFEST_TYPES,
     Descriptor,
-    Index,
     Manifest,
-    platform_matches,
-    platform_of_host,
+    choose_platform,
 )
 from runtime.oci.reference import Reference, parse
 
@@ -63,9 +61,7 @@ class Ingesting(Protocol):
     def add_image(self, manifest: bytes, references: Sequence[Reference]) -> Image: ...
 
 
-def load_archive(
-    store: Ingesting, stream: Readable, on_progress: Progress | None = None
-) -> list[LoadedImage]:
+def load_archive(store: Ingesting, stream: Readable, on_progress: Progress | None = None) -> list[LoadedImage]:
     """Adds every image of the archive that is for this platform. Raises InvalidParameter."""
     archive = _read_members(store, stream, on_progress or (lambda name, current, total: None))
     # Docker >= 25 writes both tables; the OCI one keeps the manifests and so their digests.
@@ -112,9 +108,7 @@ def _read_members(store: Ingesting, stream: Readable, on_progress: Progress) -> 
             raise InvalidParameter(f"the archive has more than {_MEMBERS_MAX} members")
         name = posixpath.normpath(entry.name)
         if entry.kind == SYMLINK:
-            archive.links[name] = posixpath.normpath(
-                posixpath.join(posixpath.dirname(name), entry.link_target)
-            )
+            archive.links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link_target))
         elif entry.kind == HARD_LINK:
             archive.links[name] = posixpath.normpath(entry.link_target)
         elif entry.kind == REGULAR and name in _DOCUMENTS:
@@ -128,9 +122,7 @@ def _read_members(store: Ingesting, stream: Readable, on_progress: Progress) -> 
     return archive
 
 
-def _add_member(
-    store: Ingesting, reader: TarReader, name: str, size: int, on_progress: Progress
-) -> tuple[str, int]:
+def _add_member(store: Ingesting, reader: TarReader, name: str, size: int, on_progress: Progress) -> tuple[str, int]:
     expected = None
     if name.startswith(_BLOB_PREFIX):
         expected = f"{digest.ALGORITHM}:{name.removeprefix(_BLOB_PREFIX)}"
@@ -167,9 +159,7 @@ def _annotated_name(descriptor: Descriptor) -> Reference | None:
     return parse(name) if "/" in name or ":" in name else None
 
 
-def _manifest_for_host(
-    store: Ingesting, archive: _Archive, descriptor: Descriptor, depth: int = 0
-) -> bytes | None:
+def _manifest_for_host(store: Ingesting, archive: _Archive, descriptor: Descriptor, depth: int = 0) -> bytes | None:
     """The manifest `descriptor` stands for on this platform; None for what is no image (attestations)."""
     if depth > _INDEX_DEPTH_MAX:
         raise InvalidParameter("the archive's image indexes are nested too deeply")
@@ -181,33 +171,6 @@ def _manifest_for_host(
     index = parse_index(_document(store, archive, descriptor["digest"]))
     chosen = choose_platform(index)
     return _manifest_for_host(store, archive, chosen, depth + 1)
-
-
-def choose_platform(index: Index) -> Descriptor:
-    """The index's entry for this platform; the only image of an index is taken whatever its platform.
-
-    Raises InvalidParameter listing the platforms there are.
-    """
-    images = [
-        entry
-        for entry in index["manifests"]
-        if (entry.get("platform") or {}).get("os") != "unknown"  # attestations of buildkit
-    ]
-    host = platform_of_host()
-    for entry in images:
-        if (platform := entry.get("platform")) and platform_matches(host, platform):
-            return entry
-    if len(images) == 1:
-        return images[0]
-    offered = ", ".join(_platform_name(entry) for entry in images) or "none"
-    raise InvalidParameter(
-        f"the image is not available for {host['os']}/{host['architecture']}; it has: {offered}"
-    )
-
-
-def _platform_name(entry: Descriptor) -> str:
-    platform = entry.get("platform")
-    return f"{platform['os']}/{platform['architecture']}" if platform else "unnamed"
 
 
 def _document(store: Ingesting, archive: _Archive, blob: str) -> bytes:

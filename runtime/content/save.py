@@ -1,4 +1,4 @@
-"""Images into one archive that docker-archive and OCI layout readers both accept, as Docker 25 and later write it.
+"""Images into one archive that readers of docker-archives and of OCI layouts both accept, as Docker >= 25 does.
 
 blobs/sha256/<hex>   manifests, configurations and layers, byte for byte as stored
 index.json, oci-layout            read by OCI tools
@@ -64,7 +64,7 @@ def _docker_item(image: Image, references: Sequence[Reference]) -> dict[str, obj
 
 
 def _repositories(images: Sequence[tuple[Image, Sequence[Reference]]]) -> dict[str, dict[str, str]]:
-    """Repository and tag to the topmost layer, the format before manifest.json that a few readers still want."""
+    """Repository and tag to the topmost layer: the table before manifest.json, which a few readers want."""
     repositories: dict[str, dict[str, str]] = {}
     for image, references in images:
         for reference in references:

@@ -165,9 +165,7 @@ class TarReader:
             raise self._defect("has a name with a NUL byte")
         return entry
 
-    def _apply_records(
-        self, entry: TarEntry, records: list[tuple[bytes, bytes]]
-    ) -> list[tuple[bytes, bytes]]:
+    def _apply_records(self, entry: TarEntry, records: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Overrides what the header says; returns the GNU.sparse records for `_read_sparse_map`."""
         sparse = []
         for key, value in records:
@@ -193,9 +191,7 @@ class TarReader:
 
     # --- sparse files -------------------------------------------------------------------------------------
 
-    def _read_sparse_map(
-        self, entry: TarEntry, gnu_header: bytes | None, records: list[tuple[bytes, bytes]]
-    ) -> None:
+    def _read_sparse_map(self, entry: TarEntry, gnu_header: bytes | None, records: list[tuple[bytes, bytes]]) -> None:
         if gnu_header is not None:
             entry.segments = self._gnu_sparse_map(gnu_header)
             entry.size = self._number(gnu_header[483:495])

@@ -58,9 +58,7 @@ def resolve_user(
     elif account.name:
         supplementary = [entry.gid for entry in groups if account.name in entry.members]
     supplementary += [_find_group(name, groups) for name in extra_groups]
-    return ResolvedUser(
-        _checked(account.uid), _checked(gid), tuple(dict.fromkeys([gid, *supplementary])), account.home
-    )
+    return ResolvedUser(_checked(account.uid), _checked(gid), tuple(dict.fromkeys([gid, *supplementary])), account.home)
 
 
 def _find_account(user: str, passwd: bytes) -> _PasswdEntry:

@@ -498,6 +498,7 @@ class ContainerService:
                 await self._adopt(container, process_known)
             elif container.state.status == "running":
                 self._adopt_orphan(container)
+        self._processes.settled()
         self._snapshots.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():
             if stray.name not in self._containers:

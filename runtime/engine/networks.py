@@ -261,6 +261,7 @@ class NetworkService:
         """Let go of what this process holds; running containers keep their network."""
         if self._pool:
             self._pool.close()
+            self._pool = None
         for attachment in self._attached.values():
             for server in attachment._servers:
                 server.close()
@@ -271,5 +272,6 @@ class NetworkService:
 
     def remove_everything(self) -> None:
         """Take the bridge and the packet rules out of the kernel: the end of `wherryd shutdown`."""
+        self.close()  # nothing may be prepared for a bridge that goes
         self._nat.remove()
         remove_bridge(self.default.bridge)

@@ -91,6 +91,7 @@ class ProcessTable:
     def __init__(self, run_dir: Path) -> None:
         self._live: dict[Key, LiveProcess] = {}
         self._starting: dict[Key, Exit | None] = {}
+        self._ended_before: dict[Key, Exit] | None = {}  # exits told before `settled`
         self._closing = False
         self._reconnecting: asyncio.Task[None] | None = None
         self.link = LauncherLink(run_dir, self._exited, self._lost)
@@ -149,9 +150,15 @@ class ProcessTable:
         for fd in fds.values():
             os.close(fd)
         self._live[known.key] = live
-        if known.exited:
-            self._finish(live, known.exited)
+        if exit := known.exited or (self._ended_before or {}).pop(known.key, None):
+            self._finish(live, exit)
         return live
+
+    def settled(self) -> None:
+        """Every process worth keeping has been adopted; exits of others are forgotten from here on."""
+        for key in self._ended_before or {}:
+            self.link.ack(key)
+        self._ended_before = None
 
     def adopt_orphan(self, key: Key, pid: int, start_time: int, sink: Sink, hub: OutputHub) -> LiveProcess | None:
         """Take in a process whose launcher is gone and whose streams are lost; None if it has ended."""
@@ -175,6 +182,8 @@ class ProcessTable:
             self._starting[key] = exit
         elif live := self._live.get(key):
             self._finish(live, exit)
+        elif self._ended_before is not None:
+            self._ended_before[key] = exit
         else:
             self.link.ack(key)
 

@@ -11,7 +11,9 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+from runtime.linux.libc import syscall
+
+_NR_BPF = 321 if os.uname().machine == "x86_64" else 280  # asm-generic
 
 _BPF_PROG_LOAD = 5
 _BPF_PROG_ATTACH = 8
@@ -74,14 +76,22 @@ def device_program(rules: Sequence[DeviceRule]) -> bytes:
     ]
     for rule in reversed(rules):
         program += _rule(rule)
-        if rule.type is rule.major is rule.minor is None and set(rule.access) == set(ACCESS_BITS):
-            return b"".join(program)  # decides everything: nothing after it would pass the verifier
+        if _decides_everything(rule):
+            return b"".join(program)  # the verifier rejects code that cannot be reached
     return b"".join((*program, *_return(0)))
+
+
+def _decides_everything(rule: DeviceRule) -> bool:
+    return rule[1:4] == (None, None, None) and _bits(rule.access) == _ALL_ACCESS
+
+
+def _bits(access: str) -> int:
+    return sum(ACCESS_BITS[letter] for letter in set(access))
 
 
 def _rule(rule: DeviceRule) -> list[bytes]:
     """Return the code of one rule; it clears from _ACCESS what it has allowed, and falls through."""
-    access = sum(ACCESS_BITS[letter] for letter in set(rule.access))
+    access = _bits(rule.access)
     conditions = [
         (_TYPE, None if rule.type is None else DEVICE_TYPES[rule.type]),
         (_MAJOR, rule.major),
@@ -166,10 +176,6 @@ class _IdAttr(ctypes.Structure):
     _fields_ = [("prog_id", ctypes.c_uint32), ("next_id", ctypes.c_uint32), ("open_flags", ctypes.c_uint32)]
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-
-
 def load_device_program(program: bytes) -> int:
     """Load an assembled program; returns its close-on-exec fd. Needs CAP_BPF and CAP_NET_ADMIN."""
     code = ctypes.create_string_buffer(program, len(program))
@@ -216,13 +222,4 @@ def attached_device_programs(cgroup_fd: int) -> list[int]:
 
 
 def _bpf(command: int, attr: ctypes.Structure) -> int:
-    result: int = _libc.syscall(
-        ctypes.c_long(_NR_BPF[os.uname().machine]),
-        ctypes.c_int(command),
-        ctypes.byref(attr),
-        ctypes.c_uint(ctypes.sizeof(attr)),
-    )
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
+    return syscall(_NR_BPF, command, ctypes.byref(attr), ctypes.sizeof(attr))

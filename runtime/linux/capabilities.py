@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
+from runtime.linux.libc import os_error
+
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47
@@ -107,7 +109,7 @@ def get() -> Capabilities:
     """Return the sets of the calling thread."""
     data = (_Data * 2)()
     if _libc.capget(ctypes.byref(_header()), data) < 0:
-        raise _os_error()
+        raise os_error()
     low, high = data
     return Capabilities(
         effective=_names(low.effective | high.effective << 32),
@@ -128,7 +130,7 @@ def bounding_drop(keep: Collection[str]) -> None:
     number = 0
     while (member := _prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
         if member and not kept >> number & 1 and _prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
-            raise _os_error()
+            raise os_error()
         number += 1
 
 
@@ -140,17 +142,17 @@ def set_caps(effective: Iterable[str], permitted: Iterable[str], inheritable: It
         _Data(*(mask >> 32 for mask in masks)),
     )
     if _libc.capset(ctypes.byref(_header()), data) < 0:
-        raise _os_error()
+        raise os_error()
 
 
 def set_ambient(names: Iterable[str]) -> None:
     """Replace the ambient set; every name must already be permitted and inheritable, else EPERM."""
     numbers = [_number(name) for name in names]
     if _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0:
-        raise _os_error()
+        raise os_error()
     for number in numbers:
         if _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0) < 0:
-            raise _os_error()
+            raise os_error()
 
 
 def _header() -> _Header:
@@ -177,8 +179,3 @@ def _names(mask: int) -> frozenset[str]:
 
 def _set_members(is_member: Callable[[int], int]) -> frozenset[str]:
     return frozenset(name for name, number in NAMES.items() if is_member(number) > 0)
-
-
-def _os_error() -> OSError:
-    code = ctypes.get_errno()
-    return OSError(code, os.strerror(code))

@@ -16,19 +16,18 @@ import functools
 import json
 import os
 import struct
-
-# hashlib would map OpenSSL (4 MB) into every process of the launcher for one digest.
-from _blake2 import blake2b
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_SECCOMP_SET_MODE_FILTER = 1
-_NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "s390x": 348, "ppc64le": 358}
+from runtime.linux.libc import syscall
 
-# seccomp.h. ERRNO and TRACE carry 16 bits of data.
-_ACTIONS = {
+_SECCOMP_SET_MODE_FILTER = 1
+_NR_SECCOMP = 317 if os.uname().machine == "x86_64" else 277  # asm-generic
+
+# seccomp.h. ERRNO and TRACE carry 16 bits of data. SCMP_ACT_NOTIFY needs a supervisor, which Wherry has none of.
+ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
@@ -36,13 +35,12 @@ _ACTIONS = {
     "SCMP_ACT_ERRNO": 0x00050000,
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
-    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
 _ACTIONS_WITH_DATA = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 _PERMISSIVE_ACTIONS = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE": 1,
     "SCMP_CMP_LT": 2,
     "SCMP_CMP_LE": 3,
@@ -56,8 +54,6 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
     "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
-    "SECCOMP_FILTER_FLAG_NEW_LISTENER": 1 << 3,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
 }
 
 _SCMP_FLTATR_CTL_OPTIMIZE = 8
@@ -67,10 +63,6 @@ _NR_SCMP_ERROR = -1
 _ARCH_X86_64 = 0xC000003E
 _ARCH_X32 = 0x4000003E  # libseccomp's token; the kernel reports AUDIT_ARCH_X86_64 with bit 30 in the number
 _X32_SYSCALL_BIT = 0x40000000
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
 
 
 class _ArgCompare(ctypes.Structure):
@@ -90,22 +82,10 @@ class _SockFprog(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
-def install(bpf: bytes, flags: int = 0) -> int:
-    """Install a filter on the calling thread; returns 0, or the listener with FLAG_NEW_LISTENER.
-
-    The thread needs no_new_privs or CAP_SYS_ADMIN, else EACCES.
-    """
+def install(bpf: bytes, flags: int = 0) -> None:
+    """Install a filter on the calling thread, which needs no_new_privs or CAP_SYS_ADMIN, else EACCES."""
     program = _SockFprog(len(bpf) // 8, bpf)
-    result: int = _libc.syscall(
-        ctypes.c_long(_NR_SECCOMP[os.uname().machine]),
-        ctypes.c_uint(_SECCOMP_SET_MODE_FILTER),
-        ctypes.c_uint(flags),
-        ctypes.byref(program),
-    )
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
+    syscall(_NR_SECCOMP, _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program))
 
 
 def filter_flags(seccomp: Mapping[str, Any]) -> int:
@@ -139,7 +119,9 @@ def compile_filter(seccomp: Mapping[str, Any], cache_dir: Path | None = None) ->
 
 
 def _compile_through(cache_dir: Path, content: bytes, seccomp: Mapping[str, Any]) -> bytes:
-    digest = blake2b(content, digest_size=20, person=os.uname().machine.encode()).hexdigest()
+    import hashlib  # maps OpenSSL, 4 MB: not for the launcher, which installs and never compiles
+
+    digest = hashlib.sha256(os.uname().machine.encode() + content).hexdigest()
     path = cache_dir / f"seccomp-{digest}.bpf"
     try:
         cached = path.read_bytes()
@@ -163,24 +145,23 @@ class _Rule(NamedTuple):
 def _compile(seccomp: Mapping[str, Any]) -> bytes:
     # Everything that can be wrong with the profile is found before libseccomp is asked for anything.
     default = _action(seccomp["defaultAction"], seccomp.get("defaultErrnoRet"))
-    rules = [
-        rule for entry in seccomp.get("syscalls", ()) for rule in _rules(entry) if rule.action != default
-    ]
+    entries = seccomp.get("syscalls") or ()
+    rules = [rule for entry in entries for rule in _rules(entry) if rule.action != default]
     library = _library()
-    architectures = [_architecture(library, name) for name in seccomp.get("architectures", ())]
+    architectures = [_architecture(library, name) for name in seccomp.get("architectures") or ()]
     body = _export(library, default, architectures, rules)
     if seccomp["defaultAction"] in _PERMISSIVE_ACTIONS or seccomp.get("defaultErrnoRet") == errno.ENOSYS:
         return body
-    names = [name for entry in seccomp.get("syscalls", ()) for name in entry["names"]]
+    names = [name for entry in entries for name in entry["names"]]
     native = library.seccomp_arch_native()
-    newest = {arch: _newest(library, arch, names) for arch in dict.fromkeys((native, *architectures))}
-    return enosys_prologue(newest) + body
+    newest = {token: _newest(library, token, names) for token in (native, *architectures)}
+    return enosys_prologue({token: number for token, number in newest.items() if number >= 0}) + body
 
 
 def _rules(entry: Mapping[str, Any]) -> Iterable[_Rule]:
     action = _action(entry["action"], entry.get("errnoRet"))
     conditions = tuple(
-        _ArgCompare(arg["index"], _lookup(_OPERATORS, arg["op"]), arg["value"], arg.get("valueTwo", 0))
+        _ArgCompare(arg["index"], _lookup(OPERATORS, arg["op"]), arg["value"], arg.get("valueTwo", 0))
         for arg in entry.get("args") or ()
     )
     # libseccomp takes one comparison per argument in a rule. Several on the same argument are alternatives:
@@ -192,9 +173,7 @@ def _rules(entry: Mapping[str, Any]) -> Iterable[_Rule]:
             yield _Rule(action, name, alternative)
 
 
-def _export(
-    library: ctypes.CDLL, default: int, architectures: Sequence[int], rules: Iterable[_Rule]
-) -> bytes:
+def _export(library: ctypes.CDLL, default: int, architectures: Sequence[int], rules: Iterable[_Rule]) -> bytes:
     context = library.seccomp_init(default)
     if not context:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), f"seccomp default action {default:#x}")
@@ -204,9 +183,7 @@ def _export(
             if result != -errno.EEXIST:  # the native one is there from the start
                 _check(result, f"seccomp architecture {architecture:#x}")
         # Hundreds of system calls: a binary search instead of a walk down the list on each one.
-        _check(
-            library.seccomp_attr_set(context, _SCMP_FLTATR_CTL_OPTIMIZE, _OPTIMIZE_BINARY_TREE), "optimize"
-        )
+        _check(library.seccomp_attr_set(context, _SCMP_FLTATR_CTL_OPTIMIZE, _OPTIMIZE_BINARY_TREE), "optimize")
         for action, name, conditions in rules:
             number = library.seccomp_syscall_resolve_name(name.encode())
             if number == _NR_SCMP_ERROR:
@@ -269,7 +246,7 @@ def _above_is_enosys(newest: int | None, distance: int) -> list[bytes]:
     jump = _instruction(_JA, distance)
     if newest is None:
         return [jump]
-    refuse = _instruction(_RET_K, _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)
+    refuse = _instruction(_RET_K, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)
     return [jump, refuse, _instruction(_JGT_K, newest, jf=1)]
 
 
@@ -280,11 +257,11 @@ def _instruction(code: int, k: int, jt: int = 0, jf: int = 0) -> bytes:
 def _newest(library: ctypes.CDLL, architecture: int, names: Iterable[str]) -> int:
     resolve = library.seccomp_syscall_resolve_name_arch
     # Names this architecture lacks resolve to negative pseudo-numbers.
-    return max((resolve(architecture, name.encode()) for name in names), default=0)
+    return max((resolve(architecture, name.encode()) for name in names), default=_NR_SCMP_ERROR)
 
 
 def _action(name: str, data: int | None) -> int:
-    action = _lookup(_ACTIONS, name)
+    action = _lookup(ACTIONS, name)
     if name in _ACTIONS_WITH_DATA:
         action |= (errno.EPERM if data is None else data) & 0xFFFF
     return action

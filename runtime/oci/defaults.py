@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from runtime.errors import InvalidParameter
+from runtime.linux.seccomp import ACTIONS, FLAGS, OPERATORS
 from runtime.oci.spec import Device, DeviceCgroup, LinuxSeccomp, Mount
 
 DEFAULT_CAPABILITIES = (
@@ -71,9 +72,7 @@ def default_mounts(shm_size_bytes: int = DEFAULT_SHM_SIZE_BYTES) -> list[Mount]:
         _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev"),
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        _mount(
-            "/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size_bytes}"
-        ),
+        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size_bytes}"),
     ]
 
 
@@ -164,10 +163,11 @@ def load_seccomp_profile(profile: Mapping[str, Any], capabilities: Collection[st
     uname = os.uname()
     arch, native = _ARCHITECTURES.get(uname.machine, (uname.machine, ""))
     kernel = _version(uname.release)
-    if "defaultAction" not in profile:
-        raise InvalidParameter("invalid seccomp profile: defaultAction is missing")
+    _one_of(ACTIONS, profile.get("defaultAction"), "defaultAction")
+    for position, flag in enumerate(profile.get("flags") or ()):
+        _one_of(FLAGS, flag, f"flags[{position}]")
     if profile.get("architectures") and profile.get("archMap"):
-        raise InvalidParameter("invalid seccomp profile: use either architectures or archMap, not both")
+        raise _invalid("use either architectures or archMap, not both")
 
     resolved = {key: value for key, value in profile.items() if key not in _DOCKER_KEYS and value is not None}
     for entry in profile.get("archMap") or ():
@@ -181,9 +181,7 @@ def load_seccomp_profile(profile: Mapping[str, Any], capabilities: Collection[st
     return cast(LinuxSeccomp, resolved)
 
 
-def _applies(
-    rule: Mapping[str, Any], arch: str, capabilities: Collection[str], kernel: tuple[int, int]
-) -> bool:
+def _applies(rule: Mapping[str, Any], arch: str, capabilities: Collection[str], kernel: tuple[int, int]) -> bool:
     includes = rule.get("includes") or {}
     excludes = rule.get("excludes") or {}
     return (
@@ -197,20 +195,38 @@ def _applies(
 
 
 def _oci_rule(rule: Mapping[str, Any], position: int) -> dict[str, Any]:
-    where = f"invalid seccomp profile: syscalls[{position}]"
+    where = f"syscalls[{position}]"
     if rule.get("name") and rule.get("names"):
-        raise InvalidParameter(f"{where} has both name and names; keep one")
-    names = rule.get("names") or ([rule["name"]] if rule.get("name") else [])
-    if not names:
-        raise InvalidParameter(f"{where} names no system call")
-    if "action" not in rule:
-        raise InvalidParameter(f"{where} ({names[0]}) has no action")
+        raise _invalid(f"{where} has both name and names; keep one")
+    names = rule.get("names") or [rule.get("name")]
+    if not all(name and isinstance(name, str) for name in names):
+        raise _invalid(f"{where} names no system call")
+    _one_of(ACTIONS, rule.get("action"), f"{where}.action")
+    for number, arg in enumerate(rule.get("args") or ()):
+        _check_comparison(arg, f"{where}.args[{number}]")
     kept = {key: value for key, value in rule.items() if key not in _DOCKER_RULE_KEYS and value is not None}
     return kept | {"names": names}
+
+
+def _check_comparison(arg: Mapping[str, Any], where: str) -> None:
+    _one_of(OPERATORS, arg.get("op"), f"{where}.op")
+    for key, default, highest in (("index", None, 5), ("value", None, 2**64 - 1), ("valueTwo", 0, 2**64 - 1)):
+        value = arg.get(key, default)
+        if type(value) is not int or not 0 <= value <= highest:
+            raise _invalid(f"{where}.{key} is {value!r}, not a number from 0 to {highest}")
+
+
+def _one_of(known: Collection[str], word: object, where: str) -> None:
+    if word not in known:
+        raise _invalid(f"{where} is {word!r}, not one of {', '.join(known)}")
+
+
+def _invalid(problem: str) -> InvalidParameter:
+    return InvalidParameter(f"invalid seccomp profile: {problem}")
 
 
 def _version(text: str) -> tuple[int, int]:
     match = re.match(r"(\d+)\.(\d+)", text)
     if match is None:
-        raise InvalidParameter(f"invalid seccomp profile: minKernel {text!r} is not major.minor")
+        raise _invalid(f"minKernel {text!r} is not major.minor")
     return int(match[1]), int(match[2])

@@ -6,6 +6,8 @@ Docker's schema 2 manifests and lists have the same shape under other media type
 import os
 from typing import TypedDict
 
+from runtime.errors import InvalidParameter
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -152,3 +154,28 @@ def platform_matches(wanted: Platform, offered: Platform) -> bool:
         and offered["architecture"] == wanted["architecture"]
         and (not offered.get("variant") or offered.get("variant") == wanted.get("variant"))
     )
+
+
+def choose_platform(index: Index) -> Descriptor:
+    """The index's entry for this platform; the only image of an index is taken whatever its platform.
+
+    Raises InvalidParameter listing the platforms there are.
+    """
+    images = [
+        entry
+        for entry in index["manifests"]
+        if not (platform := entry.get("platform")) or platform["os"] != "unknown"  # buildkit's attestations
+    ]
+    host = platform_of_host()
+    for entry in images:
+        if (platform := entry.get("platform")) and platform_matches(host, platform):
+            return entry
+    if len(images) == 1:
+        return images[0]
+    offered = ", ".join(_platform_name(entry) for entry in images) or "none"
+    raise InvalidParameter(f"the image is not available for {host['os']}/{host['architecture']}; it has: {offered}")
+
+
+def _platform_name(entry: Descriptor) -> str:
+    platform = entry.get("platform")
+    return f"{platform['os']}/{platform['architecture']}" if platform else "unnamed"

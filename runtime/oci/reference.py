@@ -81,9 +81,7 @@ def parse_name(text: str) -> Reference:
     if not text:
         raise InvalidParameter("invalid reference format: the image name is empty")
     if _IMAGE_ID.fullmatch(text):
-        raise InvalidParameter(
-            f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
-        )
+        raise InvalidParameter(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     domain, remainder = _split_domain(text)
     repository = remainder.partition(":")[0].partition("@")[0]
     if repository.lower() != repository:

@@ -152,12 +152,8 @@ def oci_archive(
         manifest = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": put(
-                image_config(layers, config or {}, architecture), "application/vnd.oci.image.config.v1+json"
-            ),
-            "layers": [
-                put(gzipped(layer), "application/vnd.oci.image.layer.v1.tar+gzip") for layer in layers
-            ],
+            "config": put(image_config(layers, config or {}, architecture), "application/vnd.oci.image.config.v1+json"),
+            "layers": [put(gzipped(layer), "application/vnd.oci.image.layer.v1.tar+gzip") for layer in layers],
         }
         descriptor = put(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
         descriptor["platform"] = {"architecture": architecture or host_architecture(), "os": "linux"}

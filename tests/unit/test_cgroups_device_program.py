@@ -67,9 +67,7 @@ def test_an_allowed_device_is_allowed_what_the_rule_says(
 
 
 def test_rules_for_single_accesses_add_up() -> None:
-    program = device_program(
-        [DENY_ALL, DeviceRule(True, "c", 1, 3, "r"), DeviceRule(True, "c", 1, None, "w")]
-    )
+    program = device_program([DENY_ALL, DeviceRule(True, "c", 1, 3, "r"), DeviceRule(True, "c", 1, None, "w")])
     assert allowed(program, "c", 1, 3, "rw")
     assert not allowed(program, "c", 1, 5, "rw")
     assert allowed(program, "c", 1, 5, "w")

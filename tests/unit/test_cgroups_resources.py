@@ -230,9 +230,7 @@ def test_device_rules_on_v1() -> None:
 
 
 def test_device_rules_always_start_closed() -> None:
-    rules = device_rules(
-        {"devices": [{"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rw"}]}
-    )
+    rules = device_rules({"devices": [{"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rw"}]})
     assert v1_device_writes(rules)[0][:3] == ("devices", "devices.deny", "a")
 
 

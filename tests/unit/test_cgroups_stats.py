@@ -29,7 +29,9 @@ V1_FILES = {
     "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
     "pids/pids.current": "3\n",
     "pids/pids.max": "100\n",
-    "blkio/blkio.throttle.io_service_bytes_recursive": "8:0 Read 10\n8:0 Write 20\n8:0 Total 30\n254:16 Read 7\nTotal 37\n",
+    "blkio/blkio.throttle.io_service_bytes_recursive": (
+        "8:0 Read 10\n8:0 Write 20\n8:0 Total 30\n254:16 Read 7\nTotal 37\n"
+    ),
     "blkio/blkio.throttle.io_serviced_recursive": "8:0 Read 1\n8:0 Write 2\n8:0 Sync 3\n",
 }
 

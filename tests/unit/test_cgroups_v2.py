@@ -206,9 +206,7 @@ def test_remove_subtree(fake: FakeCgroup2) -> None:
     assert fake.left() == []
 
 
-def test_processes_beside_limited_children_are_explained(
-    fake: FakeCgroup2, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_beside_limited_children_are_explained(fake: FakeCgroup2, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, value: str) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 

@@ -11,8 +11,9 @@ Every adapter offers the same names:
 - `make_private(path)`: readable by this user alone. `try_lock(fd)`: an exclusive lock that dies with its holder.
 - `bind_local(path)`, `connect_local(address)`: a stream socket for this user's own processes, a path or a
   loopback port; the address is `unix:PATH` or `tcp:HOST:PORT`, see `address_of`.
+- `listen_tcp(address, port)`: a listening port that no second program can have as well.
 - `engine_host(name, socket_path)`, `EngineListener`, `connect_engine`: the engine's endpoint on this system.
-- `port_owner(protocol, port)`: who holds a port, in words. `cpu_name()`; `QEMU_INSTALL_COMMAND`.
+- `port_owner(protocol, port)`: who holds a port, in words. `cpu_name()`, `machine_arch()`; `QEMU_INSTALL_COMMAND`.
 - `ACCELERATOR_CANDIDATES`, `accelerator_obstacle(accelerator)`: what to try, and what is known to be in its way.
 """
 
@@ -29,8 +30,10 @@ if sys.platform == "win32":
         connect_local,
         cpu_name,
         data_home,
+        machine_arch,
         detached_process_options,
         kill_process,
+        listen_tcp,
         make_private,
         port_owner,
         process_start_time,
@@ -45,6 +48,7 @@ elif sys.platform == "darwin":
         accelerator_obstacle,
         cpu_name,
         data_home,
+        machine_arch,
         port_owner,
         process_start_time,
         runtime_home,
@@ -57,6 +61,7 @@ elif sys.platform == "darwin":
         detached_process_options,
         engine_host,
         kill_process,
+        listen_tcp,
         make_private,
         tie_to_this_process,
         try_lock,
@@ -68,6 +73,7 @@ else:
         accelerator_obstacle,
         cpu_name,
         data_home,
+        machine_arch,
         port_owner,
         process_start_time,
         runtime_home,
@@ -80,6 +86,7 @@ else:
         detached_process_options,
         engine_host,
         kill_process,
+        listen_tcp,
         make_private,
         tie_to_this_process,
         try_lock,
@@ -99,6 +106,8 @@ __all__ = [
     "detached_process_options",
     "engine_host",
     "kill_process",
+    "listen_tcp",
+    "machine_arch",
     "make_private",
     "port_owner",
     "process_start_time",

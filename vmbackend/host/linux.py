@@ -55,6 +55,11 @@ def accelerator_obstacle(accelerator: str) -> str | None:
     return None
 
 
+def machine_arch() -> str:
+    """The processor's architecture in QEMU's words."""
+    return os.uname().machine
+
+
 def cpu_name() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -40,6 +40,11 @@ def accelerator_obstacle(accelerator: str) -> str | None:
     return "this Mac does not offer Hypervisor.framework (kern.hv_support is 0)"
 
 
+def machine_arch() -> str:
+    """The processor's architecture in QEMU's words."""
+    return "aarch64" if os.uname().machine == "arm64" else "x86_64"
+
+
 def cpu_name() -> str:
     return _output("sysctl", "-n", "machdep.cpu.brand_string") or os.uname().machine
 

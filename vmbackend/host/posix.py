@@ -62,6 +62,20 @@ def bind_local(path: Path) -> socket.socket:
     return listener
 
 
+def listen_tcp(address: str, port: int) -> socket.socket:
+    """Listen on a TCP port, 0 for any. Raises OSError when it cannot be had."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # A port just given up may be taken again at once.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def connect_local(address: str, timeout_s: float) -> socket.socket:
     """Connect to `unix:PATH`. Raises OSError."""
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

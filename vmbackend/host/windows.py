@@ -151,10 +151,16 @@ def bind_local(path: Path) -> socket.socket:
     Other users of this computer can connect: what is said on it must carry the hostagent's token, or be
     worth nothing to them.
     """
+    return listen_tcp("127.0.0.1", 0)
+
+
+def listen_tcp(address: str, port: int) -> socket.socket:
+    """Listen on a TCP port, 0 for any. Raises OSError when it cannot be had."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        # SO_REUSEADDR would let two programs have the same port here.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, port))
         listener.listen(128)
     except OSError:
         listener.close()
@@ -171,6 +177,12 @@ def connect_local(address: str, timeout_s: float) -> socket.socket:
 def accelerator_obstacle(accelerator: str) -> str | None:
     """None: whether the Windows Hypervisor Platform is on shows only by using it."""
     return None
+
+
+def machine_arch() -> str:
+    """The processor's architecture in QEMU's words; a Python made for x86 does not hide an ARM64 processor."""
+    native = os.environ.get("PROCESSOR_ARCHITEW6432") or os.environ.get("PROCESSOR_ARCHITECTURE", "")
+    return "aarch64" if native.upper() == "ARM64" else "x86_64"
 
 
 def cpu_name() -> str:

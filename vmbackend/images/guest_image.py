@@ -16,6 +16,8 @@ from vmbackend.machine.store import write_atomically
 
 SCHEMA = 1
 _CONTRACT = "contract.json"
+# What OpenSSH's sshd says on the console, unless the contract knows better.
+_SSHD_LISTENS = "Server listening on"
 _ROLES = ("kernel", "initramfs", "system")
 
 
@@ -53,7 +55,8 @@ def find_guest_image(arch: str, directory: str | None = None) -> GuestImage:
     if directory is not None:
         if not (Path(directory) / _CONTRACT).is_file():
             raise GuestImageMissing(
-                f"The setting `image_dir` names {directory}, but no {_CONTRACT} is there; correct the setting or remove it."
+                f"The setting `image_dir` names {directory}, but no {_CONTRACT} is there; "
+                "correct the setting or remove it."
             )
         return _load(Path(directory), arch)
     for place in _places(arch):
@@ -133,7 +136,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
             ssh_user=contract["ssh"]["user"],
             engine_socket=contract["engine_socket"],
             ready_line=contract["ready"],
-            ssh_ready_line=contract["ssh_ready"],
+            ssh_ready_line=contract["ssh"].get("ready", _SSHD_LISTENS),
             poweroff_command=contract["poweroff"],
             **files,
         )

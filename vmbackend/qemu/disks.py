@@ -39,6 +39,7 @@ def ensure_data_disk(qemu_img: Path, path: Path, size_gib: int) -> None:
     if not path.exists():
         # A name of its own until it is complete: a power cut must not leave half a header under the real name.
         draft = path.with_name(f"{path.name}.new")
+        # With lazy reference counts QEMU marks the file in use, and repairs it by itself after a crash.
         _qemu_img(qemu_img, "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", str(draft), str(wanted))
         host.make_private(draft)
         draft.replace(path)
@@ -51,11 +52,6 @@ def ensure_data_disk(qemu_img: Path, path: Path, size_gib: int) -> None:
             f"The machine's disk {path} has {have // _GIB} GiB and cannot shrink to {size_gib} GiB; "
             f"set `disk_gib` to {have // _GIB} or more."
         )
-
-
-def repair_after_crash(qemu_img: Path, path: Path) -> None:
-    """Put reference counts right after QEMU was killed; quick on a clean disk. Raises DiskDamaged, OSError."""
-    _qemu_img(qemu_img, "check", "-q", "-f", "qcow2", "-r", "leaks", str(path))
 
 
 def _qemu_img(program: Path, *arguments: str) -> None:

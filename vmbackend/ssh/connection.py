@@ -74,6 +74,16 @@ class GuestConnection:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestUnreachable(f"{address}:{port} in the guest cannot be reached ({error})") from error
 
+    def answers(self, timeout_s: float) -> bool:
+        """Whether the guest's SSH server is alive: asked for a stream to nowhere, it refuses, and that is an answer."""
+        try:
+            self._transport.open_streamlocal("", timeout_s).close()
+        except TimeoutError:
+            return False
+        except (paramiko.SSHException, OSError, EOFError):
+            return self._transport.is_active()
+        return True
+
     def run(self, command: str, timeout_s: float, stdin: bytes = b"") -> ExecResult:
         """Run a command; `timeout_s` bounds each wait for output."""
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from vmbackend import host
 from vmbackend.machine.paths import MachinePaths
@@ -20,14 +20,16 @@ class MachineKeys:
     guest_host: paramiko.PKey
 
 
-def ensure_keys(paths: MachinePaths) -> None:
-    """Make the key files that are missing, readable by this user alone. Raises OSError."""
-    for path in (paths.client_key, paths.guest_host_key):
-        if not path.exists():
-            _write_private(path, _openssh(Ed25519PrivateKey.generate()))
-    if not paths.authorized_keys.exists():
-        key = paramiko.Ed25519Key.from_private_key_file(str(paths.client_key))
-        _write_private(paths.authorized_keys, f"{key.get_name()} {key.get_base64()} wherry\n".encode())
+def make_missing_keys(paths: MachinePaths) -> None:
+    """Make the key files that are not there yet, readable by this user alone. Raises OSError."""
+    if not paths.guest_host_key.exists():
+        _write_private(paths.guest_host_key, _openssh(Ed25519PrivateKey.generate()))
+    if not paths.client_key.exists() or not paths.authorized_keys.exists():
+        key = Ed25519PrivateKey.generate()
+        public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        # The private half last: with it in place the pair is complete.
+        _write_private(paths.authorized_keys, public + b" wherry\n")
+        _write_private(paths.client_key, _openssh(key))
 
 
 def load_keys(paths: MachinePaths) -> MachineKeys:

@@ -7,6 +7,7 @@ it what `Transport.open_channel` does for `direct-tcpip`, with the same internal
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import paramiko
 from paramiko.common import DEFAULT_MAX_PACKET_SIZE, cMSG_CHANNEL_OPEN
@@ -29,6 +30,12 @@ class GuestTransport(paramiko.Transport):
     _preferred_ciphers = ("aes128-gcm@openssh.com", "aes128-ctr")
     _preferred_macs = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-256")
 
+    # What `open_streamlocal` uses of paramiko's own.
+    active: bool
+    _channels: Any
+    _next_channel: Callable[[], int]
+    _send_user_message: Callable[[paramiko.Message], None]
+
     def __init__(self, stream: socket.socket, on_lost: Callable[[], None]) -> None:
         super().__init__(stream, default_window_size=_WINDOW_BYTES)
         self._on_lost = on_lost
@@ -40,13 +47,16 @@ class GuestTransport(paramiko.Transport):
             self._on_lost()
 
     def open_streamlocal(self, path: str, timeout_s: float) -> paramiko.Channel:
-        """Connect to a unix socket in the guest. Raises paramiko.SSHException, e.g. when nothing listens there."""
+        """Connect to a unix socket in the guest.
+
+        Raises TimeoutError when the guest is silent, paramiko.SSHException when it refuses or is lost.
+        """
         opened = threading.Event()
         with self.lock:
             if not self.active:
                 raise paramiko.SSHException("the SSH connection is gone")
             number = self._next_channel()
-            channel = paramiko.Channel(number)
+            channel: Any = paramiko.Channel(number)
             self._channels.put(number, channel)
             self.channel_events[number] = opened
             self.channels_seen[number] = True
@@ -64,7 +74,8 @@ class GuestTransport(paramiko.Transport):
         self._send_user_message(request)
         # Set on success, on refusal, and when the transport ends.
         if not opened.wait(timeout_s):
-            raise paramiko.SSHException(f"the guest did not open {path} within {timeout_s:g} s")
-        if not self.active or self._channels.get(number) is None:
-            raise paramiko.SSHException(f"the guest did not open {path}")
-        return channel
+            raise TimeoutError(f"no answer within {timeout_s:g} s")
+        confirmed: paramiko.Channel | None = self._channels.get(number)
+        if not self.active or confirmed is None:
+            raise paramiko.SSHException("the guest refused, or is gone")
+        return confirmed

@@ -1,0 +1,93 @@
+"""Keep one SSH connection to a guest: make it, notice its end, make it again."""
+
+import asyncio
+from collections.abc import Callable
+
+import paramiko
+
+from vmbackend.errors import GuestUnreachable
+from vmbackend.ssh.connection import GuestConnection
+
+# A guest that restarts its network refuses for a moment; one that boots is waited for by its own announcement.
+_RETRY_S = 1.0
+_CONNECT_TIMEOUT_S = 30.0
+
+Connect = Callable[[float, Callable[[], None]], GuestConnection]
+
+
+class GuestLink:
+    """For one event loop, except `current`, which any thread may call.
+
+    `connect` gets a time-out in seconds and what to call when the connection is lost.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: GuestConnection | None = None
+        self._attempt: asyncio.Future[GuestConnection] | None = None
+        self._announced = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._task = asyncio.create_task(self._keep())
+        self.problem: str | None = "SSH to the guest has not been tried yet"
+
+    def announce(self) -> None:
+        """The guest says that its SSH server is up: do not wait any longer with the next attempt."""
+        self._announced.set()
+
+    async def wait_connected(self) -> None:
+        await self._connected.wait()
+
+    def current(self) -> GuestConnection:
+        """Raises GuestUnreachable when there is no connection right now."""
+        connection = self._connection
+        if connection is None:
+            raise GuestUnreachable(self.problem or "The SSH connection to the guest is being made")
+        return connection
+
+    async def drop_if_dead(self, timeout_s: float) -> None:
+        """Give the connection up when the guest does not answer on it; a new one follows."""
+        connection = self._connection
+        if connection is not None and not await asyncio.to_thread(connection.answers, timeout_s):
+            await asyncio.to_thread(connection.close)
+
+    async def close(self) -> None:
+        """End the connection and make no new one. Quick once QEMU is gone, else bounded by an attempt's time-out."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._attempt is not None:
+            await asyncio.wait([self._attempt])
+            if self._attempt.exception() is None:
+                await asyncio.to_thread(self._attempt.result().close)
+        self._connection = None
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            lost = asyncio.Event()
+
+            def on_lost(event: asyncio.Event = lost) -> None:
+                loop.call_soon_threadsafe(event.set)
+
+            try:
+                # Shielded: a thread cannot be cancelled, so `close` waits for what it brings.
+                self._attempt = asyncio.ensure_future(asyncio.to_thread(self._connect, _CONNECT_TIMEOUT_S, on_lost))
+                self._connection = await asyncio.shield(self._attempt)
+            except (GuestUnreachable, paramiko.SSHException, OSError) as error:
+                self.problem = str(error)
+                await self._pause()
+                continue
+            self.problem = None
+            self._connected.set()
+            await lost.wait()
+            self._connected.clear()
+            self.problem = "The SSH connection to the guest was lost"
+            dead, self._connection = self._connection, None
+            await asyncio.to_thread(dead.close)
+
+    async def _pause(self) -> None:
+        self._announced.clear()
+        try:
+            async with asyncio.timeout(_RETRY_S):
+                await self._announced.wait()
+        except TimeoutError:
+            pass
