@@ -18,7 +18,7 @@ _catalogue: Mapping[str, str] = {}
 _language = ENGLISH
 
 
-def tr(text: str, **values: object) -> str:
+def tr(text: str, /, **values: object) -> str:
     """`text` in the current language, with `{name}` replaced by the value called `name`."""
     translated = _catalogue.get(text, text)
     return translated.format(**values) if values else translated

@@ -8,7 +8,7 @@ from app.core.translations import tr
 from app.engine.models import Container, PortMapping
 from app.gui import wording
 from app.gui.keyed_model import KeyedModel
-from app.gui.qt import AnyIndex, Qt
+from app.gui.qt import Qt
 from app.gui.table import CellRole, RowAction
 
 NAME, STATE, IMAGE, PORTS, CREATED, ACTIONS = range(6)
@@ -94,12 +94,9 @@ class ContainersModel(KeyedModel[Container]):
     def _actions(self, item: Container) -> tuple[RowAction, ...]:
         if item.id in self._pending:
             return ()
-        if is_live(item):
-            first = RowAction("stop", "stop", tr("Stop"))
-        else:
-            first = RowAction("start", "start", tr("Start"))
+        stop, start = RowAction("stop", "stop", tr("Stop")), RowAction("start", "start", tr("Start"))
         return (
-            first,
+            stop if is_live(item) else start,
             RowAction("restart", "restart", tr("Restart")),
             RowAction("logs", "logs", tr("Logs")),
             RowAction("remove", "remove", tr("Remove"), danger=True),

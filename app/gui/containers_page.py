@@ -2,8 +2,9 @@
 
 from app.core.translations import tr
 from app.engine.models import Container
+from app.gui.connection import Failure
 from app.gui.containers_model import IMAGE, NAME, PORTS, STATE, ContainersModel, is_live
-from app.gui.engine_link import EngineLink, Failure
+from app.gui.engine_link import EngineLink
 from app.gui.list_page import ListPage
 from app.gui.panels import Button, IconButton, label
 from app.gui.qt import (
@@ -174,7 +175,7 @@ class ContainersPage(ListPage):
             self.containers.clear_pending(key)
             self.banner.say(failure.sentence, failure.remedy)
 
-        self.link.act(verb, key, done, failed)
+        self.link.act(verb, container, done, failed)
 
     def _ask_to_remove(self, containers: list[Container]) -> None:
         """Name what will be lost, in the banner; its button does it."""

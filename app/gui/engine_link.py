@@ -7,6 +7,7 @@ date, and showing the window refreshes once. While somebody watches, a probe eve
 "running" is true: a connection that stays open proves nothing.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from app.engine.streams import JsonStream, OutputStream
 from app.gui.connection import Connection, EngineFacts, Failure, LinkEvent, LinkState
 from app.gui.failures import explain
 from app.gui.log_feed import QUEUE_LINES, LogFeed
-from app.gui.qt import QObject, QTimer, Signal
+from app.gui.qt import QObject, Qt, QTimer, Signal, Slot
 from app.services import containers as container_services
 from app.services import images as image_services
 from app.services.containers import RunOptions
@@ -64,10 +65,10 @@ class EngineLink(QObject):
         self._events: Job | None = None
         self._asking: EngineClient | None = None
         self._ordering: EngineClient | None = None
-        self._delivered.connect(_call)
+        self._delivered.connect(self._run_delivered, Qt.ConnectionType.QueuedConnection)
         # Orders may take as long as a container takes to stop: questions must not wait behind them.
-        self._questions = Background(self._delivered.emit, workers=3)
-        self._orders = Background(self._delivered.emit, workers=6)
+        self._questions = Background(self._deliver, workers=3)
+        self._orders = Background(self._deliver, workers=6)
         self._settle = self._timer(SETTLE_MS, self.refresh)
         self._retry = self._timer(RETRY_MS[0], self.probe)
         self._heartbeat = self._timer(HEARTBEAT_MS, self.probe)
@@ -209,7 +210,7 @@ class EngineLink(QObject):
             nonlocal total
             total += count
             so_far = total
-            self._delivered.emit(lambda: sent(so_far))
+            self._deliver(lambda: sent(so_far))
 
         self._order(
             lambda client: image_services.load_file(client, path, on_bytes),
@@ -264,7 +265,7 @@ class EngineLink(QObject):
 
     def _phase(self, phase: str) -> None:
         """Worker thread: the backend says what it is doing."""
-        self._delivered.emit(lambda: self._set_connection(replace(self.connection, reason=tr(phase), remedy="")))
+        self._deliver(lambda: self._set_connection(replace(self.connection, reason=tr(phase), remedy="")))
 
     def _probed(self, answer: tuple[EngineStatus, EngineInfo | None]) -> None:
         self._end_probe()
@@ -288,7 +289,11 @@ class EngineLink(QObject):
         self._end_probe()
         self._lost(
             Failure(
-                tr("The engine at {host} did not answer within {count} seconds.", host=self.facts.host, count=8),
+                tr(
+                    "The engine at {host} did not answer within {count} seconds.",
+                    host=self.facts.host,
+                    count=PROBE_DEADLINE_MS // 1000,
+                ),
                 tr("Restart it from the Machine page."),
             )
         )
@@ -318,7 +323,7 @@ class EngineLink(QObject):
             def subscribe() -> JsonStream[Event]:
                 stream = asking.events()
                 # Only what is read after subscribing can be kept up to date by events.
-                self._delivered.emit(self.refresh)
+                self._deliver(self.refresh)
                 return stream
 
             self._events = self._questions.follow(
@@ -361,9 +366,7 @@ class EngineLink(QObject):
     def _show_lists(self, containers: list[Container], images: list[Image]) -> None:
         self.has_listed = True
         running = sum(container.state == "running" for container in containers)
-        self._set_facts(
-            replace(self.facts, containers=len(containers), containers_running=running, images=len(images))
-        )
+        self._set_facts(replace(self.facts, containers=len(containers), containers_running=running, images=len(images)))
         self.containers_changed.emit(containers)
         self.images_changed.emit(images)
 
@@ -380,16 +383,21 @@ class EngineLink(QObject):
             self.facts = facts
             self.facts_changed.emit(facts)
 
+    def _deliver(self, function: Callable[[], None]) -> None:
+        """Any thread: run `function` on the Qt thread, soon."""
+        with contextlib.suppress(RuntimeError):  # the link is gone: nobody is left to be told
+            self._delivered.emit(function)
+
+    @Slot(object)
+    def _run_delivered(self, function: Callable[[], None]) -> None:
+        function()
+
     def _timer(self, interval_ms: int, what: Callable[[], None]) -> QTimer:
         timer = QTimer(self)
         timer.setSingleShot(True)
         timer.setInterval(interval_ms)
         timer.timeout.connect(what)
         return timer
-
-
-def _call(function: Callable[[], None]) -> None:
-    function()
 
 
 def _facts(backend: str, status: EngineStatus, info: EngineInfo | None) -> EngineFacts:

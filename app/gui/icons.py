@@ -5,7 +5,7 @@ Each value is the inside of an `<svg>`: strokes take the colour asked for; `clas
 
 from functools import lru_cache
 
-from app.gui.qt import QByteArray, QColor, QIcon, QPainter, QPixmap, QRectF, Qt, QSvgRenderer
+from app.gui.qt import QByteArray, QColor, QIcon, QPainter, QPixmap, QRectF, QSvgRenderer, Qt
 
 _SIZES = (16, 20, 24, 32, 48, 64)
 _PIXEL_RATIOS = (1, 2)
@@ -35,7 +35,8 @@ DRAWINGS: dict[str, str] = {
     "stop": '<rect class="fill" x="6" y="6" width="12" height="12" rx="2.2"/>',
     "restart": '<path d="M19.2 10 A7.6 7.6 0 1 0 19.4 14.2"/><path d="M19.6 4.8 L19.6 10.2 L14.2 10.2"/>',
     "remove": (
-        '<path d="M4.5 6.8 L19.5 6.8"/><path d="M9 6.8 L9 4.6 C9 4 9.4 3.6 10 3.6 L14 3.6 C14.6 3.6 15 4 15 4.6 L15 6.8"/>'
+        '<path d="M4.5 6.8 L19.5 6.8"/>'
+        '<path d="M9 6.8 L9 4.6 C9 4 9.4 3.6 10 3.6 L14 3.6 C14.6 3.6 15 4 15 4.6 L15 6.8"/>'
         '<path d="M6.4 6.8 L7.2 19 C7.3 19.9 7.9 20.4 8.7 20.4 L15.3 20.4 C16.1 20.4 16.7 19.9 16.8 19 L17.6 6.8"/>'
         '<path d="M10 10.8 L10.2 16.4 M14 10.8 L13.8 16.4"/>'
     ),

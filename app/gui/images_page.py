@@ -1,9 +1,12 @@
 """The images page: what is there, run one, load from a file, remove."""
 
+from pathlib import Path
+
 from app.core.translations import tr
 from app.engine.models import Image
 from app.gui import wording
-from app.gui.engine_link import EngineLink, Failure
+from app.gui.connection import Failure
+from app.gui.engine_link import EngineLink
 from app.gui.images_model import ID, REPOSITORY, TAG, ImagesModel, rows
 from app.gui.list_page import ListPage
 from app.gui.panels import Button
@@ -58,12 +61,23 @@ class ImagesPage(ListPage):
             self, tr("Load images"), "", tr("Image archives (*.tar *.tar.gz *.tgz *.tar.zst);;All files (*)")
         )
         if path:
-            self.load(path)
+            self.load(Path(path))
 
-    def load(self, path: str) -> None:
+    def load(self, path: Path) -> None:
         """Load the images of the archive at `path`; the banner says how it went."""
         self._load.setEnabled(False)
-        self.banner.say(tr("Loading {path}…", path=path), "", "info")
+        try:
+            total = wording.size(path.stat().st_size)
+        except OSError:
+            total = ""
+        self.banner.say(tr("Loading {path}…", path=path.name), total, "info")
+
+        def sent(count: int) -> None:
+            self.banner.say(
+                tr("Loading {path}…", path=path.name),
+                tr("{sent} of {total}", sent=wording.size(count), total=total),
+                "info",
+            )
 
         def done(references: list[str]) -> None:
             self._load.setEnabled(True)
@@ -73,7 +87,7 @@ class ImagesPage(ListPage):
             self._load.setEnabled(True)
             self.banner.say(failure.sentence, failure.remedy)
 
-        self.link.load_images(path, done, failed)
+        self.link.load_images(path, sent, done, failed)
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
         viewport = self.list.viewport()

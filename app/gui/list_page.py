@@ -3,18 +3,17 @@
 from typing import Any
 
 from app.core.translations import tr
-from app.gui.engine_link import Connection, EngineLink, LinkState
+from app.gui.connection import Connection, LinkState
+from app.gui.engine_link import EngineLink
 from app.gui.keyed_model import KeyedModel, SearchProxy
 from app.gui.panels import Banner, EmptyState, PageHeader, SearchField, card
-from app.gui.qt import QStackedWidget, Qt, QVBoxLayout, QWidget, Signal
+from app.gui.qt import QStackedWidget, Qt, QVBoxLayout, QWidget
 from app.gui.table import CardList
 from app.gui.theme import Theme
 
 
 class ListPage(QWidget):
     """A page with one list. Subclasses fill the header, say what an empty list means and handle the actions."""
-
-    engine_wanted = Signal()
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class ListPage(QWidget):
             case LinkState.RUNNING if self.model.rowCount():
                 self.empty.say(
                     "search",
-                    tr('Nothing matches "{text}"', text=self.search.text()),
+                    tr('Nothing matches "{words}"', words=self.search.text()),
                     tr("Try fewer or other words."),
                     tr("Show all"),
                 )

@@ -23,7 +23,7 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)(?:Z|[+-]\d\d:\d
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """`time` is RFC 3339 without the zone, in UTC, or "" when the engine gave none; `text` may hold terminal colours."""
+    """`time` is RFC 3339 in UTC without the zone, or "" if the engine gave none; `text` may hold terminal colours."""
 
     time: str
     text: str

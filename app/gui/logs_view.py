@@ -336,11 +336,11 @@ class LogsView(QWidget):
                 start = text.find(needle)
                 while start >= 0:
                     mark = QTextEdit.ExtraSelection()
-                    mark.format = background  # type: ignore[attr-defined]
+                    mark.format = background
                     cursor = QTextCursor(block)
                     cursor.setPosition(block.position() + start)
                     cursor.setPosition(block.position() + start + len(needle), QTextCursor.MoveMode.KeepAnchor)
-                    mark.cursor = cursor  # type: ignore[attr-defined]
+                    mark.cursor = cursor
                     marks.append(mark)
                     start = text.find(needle, start + len(needle))
         self.text.setExtraSelections(marks)

@@ -2,7 +2,8 @@
 
 from app.core.translations import tr
 from app.gui import wording
-from app.gui.engine_link import Connection, EngineFacts, EngineLink, LinkState
+from app.gui.connection import Connection, EngineFacts, Failure, LinkState
+from app.gui.engine_link import EngineLink
 from app.gui.panels import Banner, Button, CopyField, PageHeader, card, label, line
 from app.gui.qt import (
     QFrame,
@@ -42,7 +43,20 @@ def state_text(state: LinkState) -> str:
 
 def backend_text(backend: str) -> str:
     """Where the engine runs."""
-    return tr("Virtual machine") if backend == "vm" else tr("On this computer, without a virtual machine")
+    match backend:
+        case "vm":
+            return tr("In a virtual machine")
+        case "remote":
+            return tr("At an address given to Wherry")
+    return tr("On this computer, without a virtual machine")
+
+
+def acceleration_text(facts: EngineFacts) -> str:
+    """How fast the backend is, and why."""
+    if facts.backend == "native":
+        return tr("Full speed: containers use this computer's kernel")
+    name = facts.accelerator.upper()
+    return f"{name}: {facts.accelerator_reason}" if name and facts.accelerator_reason else name
 
 
 class MachinePage(QWidget):
@@ -80,7 +94,8 @@ class MachinePage(QWidget):
 
         link.connection_changed.connect(self._show_connection)
         link.facts_changed.connect(self._show_facts)
-        link.engine_failed.connect(lambda failure: self.banner.say(failure.sentence, failure.remedy))
+        link.engine_failed.connect(self._engine_failed)
+        self.banner.action_requested.connect(self._stop_confirmed)
         theme.changed.connect(lambda: self._show_connection(link.connection))
         self._show_facts(link.facts)
         self._show_connection(link.connection)
@@ -103,7 +118,7 @@ class MachinePage(QWidget):
         self.start.clicked.connect(self._link.start_engine)
         self.stop = Button(self._theme, tr("Stop"), "stop")
         self.stop.setToolTip(tr("Stop the engine"))
-        self.stop.clicked.connect(self._link.stop_engine)
+        self.stop.clicked.connect(self.ask_to_stop)
         self.retry = Button(self._theme, tr("Try again"), "restart")
         self.retry.clicked.connect(self._link.probe)
         layout.addWidget(self._picture)
@@ -176,6 +191,26 @@ class MachinePage(QWidget):
             layout.addWidget(field)
         return box
 
+    def ask_to_stop(self) -> bool:
+        """Stop the engine; with containers running, name them first. Whether it has to be confirmed."""
+        running = self._link.facts.containers_running
+        if not running or self._link.connection.state is not LinkState.RUNNING:
+            self._link.stop_engine()
+            return False
+        sentence = tr("Stop the engine?")
+        loss = tr("One container is running and will be stopped.")
+        if running > 1:
+            loss = tr("{count} containers are running and will be stopped.", count=running)
+        self.banner.say(sentence, loss, "warning", tr("Stop"))
+        return True
+
+    def _stop_confirmed(self) -> None:
+        self.banner.hide()
+        self._link.stop_engine()
+
+    def _engine_failed(self, failure: Failure) -> None:
+        self.banner.say(failure.sentence, failure.remedy)
+
     def fact(self, key: str) -> str:
         """What the page says about `key`, for tests."""
         return self._facts[key].text()
@@ -191,8 +226,6 @@ class MachinePage(QWidget):
         self.start.setVisible(state in (LinkState.STOPPED, LinkState.UNREACHABLE))
         self.retry.setVisible(state is LinkState.UNREACHABLE)
         self.stop.setVisible(state in (LinkState.RUNNING, LinkState.STARTING, LinkState.UNREACHABLE))
-        if state in (LinkState.RUNNING, LinkState.STARTING):
-            self.banner.hide()
         tone = STATE_TONES[state]
         _, soft = self._theme.palette.tone(tone)
         self._picture.setStyleSheet(f"background: {soft}; border-radius: 14px;")
@@ -200,13 +233,10 @@ class MachinePage(QWidget):
 
     def _show_facts(self, facts: EngineFacts) -> None:
         unknown = "—"
-        accelerator = facts.accelerator or unknown
-        if facts.accelerator_reason:
-            accelerator = f"{accelerator} ({facts.accelerator_reason})"
         values = {
             "backend": backend_text(facts.backend),
             "version": facts.version or unknown,
-            "accelerator": accelerator,
+            "accelerator": acceleration_text(facts) or unknown,
             "kernel": facts.kernel or unknown,
             "containers": tr(
                 "{running} running, {total} in all", running=facts.containers_running, total=facts.containers

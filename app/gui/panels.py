@@ -8,8 +8,8 @@ from app.gui.qt import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPaintEvent,
     QPainter,
+    QPaintEvent,
     QPushButton,
     QRect,
     QSize,
@@ -192,7 +192,7 @@ class Banner(QFrame):
         self.show()
 
     def _retint(self) -> None:
-        ink, soft = self._theme.palette.tone(self._tone)
+        _, soft = self._theme.palette.tone(self._tone)
         text = self._theme.palette.text
         self.setStyleSheet(
             f"QFrame#banner {{ background: {soft}; border: 1px solid {soft}; border-radius: 10px; }}"

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from app.core.translations import tr
 from app.gui import run_form
-from app.gui.engine_link import EngineLink, Failure
+from app.gui.connection import Failure
+from app.gui.engine_link import EngineLink
 from app.gui.panels import Banner, Button, CheckBox, label
 from app.gui.qt import (
     QComboBox,

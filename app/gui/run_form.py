@@ -1,15 +1,18 @@
-"""What people type into the run dialog, checked field by field: each mistake is a sentence beside its field."""
+"""What people type into the run dialog, checked field by field: each mistake is a sentence beside its field.
+
+Whether an entry makes sense is decided by the parsers that read it in the end (`app.services.run_options`).
+"""
 
 import re
 import shlex
+from collections.abc import Callable
 
+from app.core.errors import UserError
 from app.core.translations import tr
+from app.services import run_options
 
+# The engine's own rule for names (Docker's RestrictedNamePattern).
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-PORT = re.compile(r"(?:(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:]+\]):)?(?:(\d+):)?(\d+)(?:/(?:tcp|udp))?")
-VOLUME = re.compile(r"(?:[a-zA-Z]:[\\/])?[^:]+:/[^:]*(?::(?:ro|rw))?")
-VARIABLE = re.compile(r"[^=\s]+=.*")
-MEMORY = re.compile(r"\d+(?:\.\d+)?\s*[bkmg]?b?", re.IGNORECASE)
 
 
 def entries(text: str) -> tuple[str, ...]:
@@ -22,7 +25,7 @@ def image_problem(text: str) -> str:
 
 
 def name_problem(text: str) -> str:
-    if not text or NAME.fullmatch(text):
+    if not text.strip() or NAME.fullmatch(text.strip()):
         return ""
     return tr('Use letters, digits, ".", "_" and "-", at least two, and begin with a letter or digit.')
 
@@ -36,37 +39,38 @@ def command_problem(text: str) -> str:
 
 
 def ports_problem(text: str) -> str:
-    for entry in entries(text):
-        match = PORT.fullmatch(entry)
-        if not match:
-            return tr('"{entry}" is not like 8080:80.', entry=entry)
-        if any(number and not 0 < int(number) < 65536 for number in match.groups()):
-            return tr('"{entry}": ports go from 1 to 65535.', entry=entry)
-    return ""
+    entry = _first_refused(text, lambda entry: run_options.port_bindings([entry]))
+    return tr('"{entry}" is not like 8080:80.', entry=entry) if entry else ""
 
 
 def volumes_problem(text: str) -> str:
-    for entry in entries(text):
-        if not VOLUME.fullmatch(entry):
-            return tr('"{entry}" is not like /home/me/site:/srv or name:/data:ro.', entry=entry)
-    return ""
+    entry = _first_refused(text, lambda entry: run_options.volume_mounts([entry]))
+    return tr('"{entry}" is not like /home/me/site:/srv or name:/data:ro.', entry=entry) if entry else ""
 
 
 def environment_problem(text: str) -> str:
-    for entry in entries(text):
-        if not VARIABLE.fullmatch(entry):
-            return tr('"{entry}" is not like NAME=value.', entry=entry)
-    return ""
+    entry = _first_refused(text, lambda entry: run_options.environment([entry]))
+    return tr('"{entry}" is not like NAME=value.', entry=entry) if entry else ""
 
 
 def memory_problem(text: str) -> str:
-    return "" if not text or MEMORY.fullmatch(text.strip()) else tr("Write it like 512m or 2g.")
+    return tr("Write it like 512m or 2g.") if _first_refused(text, run_options.memory_bytes) else ""
 
 
 def cpus_problem(text: str) -> str:
     try:
-        if not text or float(text) > 0:
+        if not text.strip() or 0 < float(text) < float("inf"):
             return ""
     except ValueError:
         pass
     return tr("Write it like 1.5.")
+
+
+def _first_refused(text: str, parse: Callable[[str], object]) -> str:
+    """The first entry of `text` which `parse` does not take, or ""."""
+    for entry in entries(text):
+        try:
+            parse(entry)
+        except UserError:
+            return entry
+    return ""

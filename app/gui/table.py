@@ -124,7 +124,7 @@ class CardList(QTreeView):
 
     def drawRow(self, painter: QPainter, options: QStyleOptionViewItem, index: AnyIndex) -> None:
         palette = self._theme.palette
-        rect: QRect = options.rect  # type: ignore[attr-defined]
+        rect: QRect = options.rect
         rect = QRect(0, rect.y(), self.viewport().width(), rect.height())
         selected = self.selectionModel().isRowSelected(index.row(), QModelIndex())
         if selected or index.row() == self.hovered_row():
@@ -246,8 +246,8 @@ class CellDelegate(QStyledItemDelegate):
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: AnyIndex) -> None:
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        rect: QRect = option.rect  # type: ignore[attr-defined]
-        view = cast(CardList, option.widget)  # type: ignore[attr-defined]
+        rect: QRect = option.rect
+        view = cast(CardList, option.widget)
         actions = index.data(CellRole.ACTIONS)
         tone = index.data(CellRole.TONE)
         if actions is not None:

@@ -5,7 +5,7 @@ pairs in `READABLE_PAIRS`.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from app.gui import icons
 from app.gui.qt import (
@@ -172,7 +172,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def interface_font(platform_family: str, installed: set[str]) -> QFont:
-    """The font of the interface: the platform's unless that is only fontconfig's last resort; Chinese always covered."""
+    """The platform's own font unless that is only fontconfig's last resort; Chinese always covered."""
     last_resort = platform_family in {"", "Sans Serif", "DejaVu Sans", "Sans"}
     first = [f for f in LINUX_SANS if f in installed][:1] if last_resort else [platform_family]
     font = QFont()
@@ -224,7 +224,7 @@ class Theme(QObject):
 
     def set_mode(self, mode: str) -> None:
         """Switch to "light", "dark" or "system" (follow the desktop); anything else counts as "system"."""
-        self._mode = cast(Mode, mode) if mode in MODES else "system"
+        self._mode = next((known for known in MODES if known == mode), "system")
         self._apply()
 
     def icon(self, name: str, colour: str = "text_muted") -> QIcon:

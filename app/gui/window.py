@@ -3,8 +3,9 @@
 from typing import Protocol
 
 from app.core.translations import tr
+from app.gui.connection import Connection, EngineFacts
 from app.gui.containers_page import ContainersPage
-from app.gui.engine_link import Connection, EngineFacts, EngineLink
+from app.gui.engine_link import EngineLink
 from app.gui.images_page import ImagesPage
 from app.gui.logs_view import LogsView
 from app.gui.machine_page import STATE_TONES, MachinePage, state_text
@@ -115,6 +116,12 @@ class MainWindow(QMainWindow):
         dialog.created.connect(self._container_made)
         dialog.open()
 
+    def stop_engine(self) -> None:
+        """Stop the engine; when that has to be confirmed, on the machine page."""
+        if self.machine.ask_to_stop():
+            self.bring_up()
+            self.show_page(MACHINE)
+
     def bring_up(self) -> None:
         """Show the window in front, from the tray or for a second start."""
         self.setWindowState(self.windowState() & ~Qt.WindowState.WindowMinimized)
@@ -177,7 +184,7 @@ class MainWindow(QMainWindow):
     def _backend_word(self, facts: EngineFacts) -> str:
         if facts.reasons:
             return tr("Needs attention")
-        return tr("Virtual machine") if facts.backend == "vm" else tr("Native")
+        return {"vm": tr("Virtual machine"), "remote": tr("Remote")}.get(facts.backend, tr("Native"))
 
     def _retint(self) -> None:
         self.setWindowIcon(self._theme.icon("boat", "accent"))

@@ -35,6 +35,11 @@ class NativeLocations:
     def host(self) -> str:
         return f"unix://{self.run_dir / SOCKET_NAME}"
 
+    @property
+    def record(self) -> Path:
+        """The engine's note of itself, which it takes away when it is shut down in order."""
+        return self.run_dir / "engine.json"
+
 
 def embedded_images() -> Path | None:
     """The images that come with Wherry: as installed, or as built in a checkout. None if there are none."""

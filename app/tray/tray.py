@@ -6,7 +6,8 @@ Where the desktop has no tray the object does nothing and `can_hide` is false: t
 from collections.abc import Callable
 
 from app.core.translations import tr
-from app.gui.engine_link import Connection, EngineLink, LinkState
+from app.gui.connection import Connection, LinkState
+from app.gui.engine_link import EngineLink
 from app.gui.machine_page import STATE_TONES, state_text
 from app.gui.qt import (
     QApplication,
@@ -25,10 +26,15 @@ _SIZES = (22, 32, 44, 64)
 
 
 class Tray(QObject):
-    """Owns the system tray icon and its menu. `tell_once` is asked whether the hint about hiding is still due."""
+    """Owns the system tray icon and its menu. `hint_due` says whether the hint about hiding is still to be given."""
 
     def __init__(
-        self, theme: Theme, link: EngineLink, open_window: Callable[[], None], hint_due: Callable[[], bool]
+        self,
+        theme: Theme,
+        link: EngineLink,
+        open_window: Callable[[], None],
+        stop_engine: Callable[[], None],
+        hint_due: Callable[[], bool],
     ) -> None:
         super().__init__()
         self._theme = theme
@@ -36,6 +42,7 @@ class Tray(QObject):
         self._hint_due = hint_due
         self._open_window = open_window
         self.menu = QMenu()
+        self.menu.aboutToShow.connect(link.probe)
         self.state = self.menu.addAction("")
         self.state.setEnabled(False)
         self.menu.addSeparator()
@@ -44,7 +51,7 @@ class Tray(QObject):
         self.start = self.menu.addAction(tr("Start engine"))
         self.start.triggered.connect(link.start_engine)
         self.stop = self.menu.addAction(tr("Stop engine"))
-        self.stop.triggered.connect(link.stop_engine)
+        self.stop.triggered.connect(stop_engine)
         self.menu.addSeparator()
         self.quit = self.menu.addAction(tr("Quit"))
         self.quit.setToolTip(tr("Containers go on running"))

@@ -41,7 +41,7 @@ from runtime.oci.image import (
     RootFS,
     platform_of_host,
 )
-from runtime.oci.reference import Reference, parse
+from runtime.oci.reference import Reference, parse, parse_name
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
 
 class ImageStore:
-    """All images under one data root. Thread-safe; `get` and `list` answer from memory, the rest is slow."""
+    """All images under one data root. Thread-safe; `get` and `all` answer from memory, the rest is slow."""
 
     def __init__(self, root: Path) -> None:
         """Opens or creates the store and clears what a killed process left half done.
@@ -199,11 +199,10 @@ class ImageStore:
     # --- names --------------------------------------------------------------------------------------------
 
     def tag(self, image_id: str, reference: str) -> Image:
-        """Gives an image a name, taking it from the image that had it. `name@digest` records a pull.
-
-        Raises NotFound, InvalidParameter.
-        """
-        parsed = _stored(parse(reference))
+        """Gives an image a name, taking it from the image that had it. Raises NotFound, InvalidParameter."""
+        parsed = parse(reference)
+        if parsed.digest:
+            raise InvalidParameter(f"refusing to create a tag with a digest reference: {reference}")
         with self._lock:
             found = self._find(image_id)
             self._references[parsed] = found
@@ -393,9 +392,8 @@ class Ingest:
         parsed = parse_manifest(manifest)
         for blob in (parsed["config"], *parsed["layers"]):
             self._hold(blob["digest"])
-        for chain_id in digest.chain_ids(
-            parse_config(self.read_blob(parsed["config"]["digest"]))["rootfs"]["diff_ids"]
-        ):
+        config = parse_config(self.read_blob(parsed["config"]["digest"]))
+        for chain_id in digest.chain_ids(config["rootfs"]["diff_ids"]):
             self._hold(chain_id)
         self.add_blob(io.BytesIO(manifest))
         image = store._assemble(descriptor_of(manifest, parsed.get("mediaType", MANIFEST)), manifest)

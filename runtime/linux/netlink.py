@@ -92,9 +92,7 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, device type, index, flags, change mask
 _IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
-_RTMSG = struct.Struct(
-    "=BBBBBBBBI"
-)  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_RTMSG = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 
 # The kernel fills dump datagrams up to 32 KiB (netlink_dump()).
 _RECEIVE_SIZE_BYTES = 64 * 1024
@@ -172,9 +170,7 @@ class VethEnd:
 def create_veth(near: VethEnd, far: VethEnd) -> Request:
     """A veth pair, each end made in its own namespace from the start (VETH_INFO_PEER, linux/veth.h)."""
     peer = nested(VETH_INFO_PEER, _veth_end(far))
-    body = _veth_end(near) + nested(
-        IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, peer)
-    )
+    body = _veth_end(near) + nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, peer))
     return Request(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, f"veth {near.name}")
 
 
@@ -206,9 +202,7 @@ def create_bridge(name: str, mac: str) -> Request:
 def set_link(name: str, *, up: bool | None = None, mtu: int | None = None, mac: str | None = None) -> Request:
     """Change what is given, leave the rest."""
     change = IFF_UP if up is not None else 0
-    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, IFF_UP if up else 0, change) + attribute_text(
-        IFLA_IFNAME, name
-    )
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, IFF_UP if up else 0, change) + attribute_text(IFLA_IFNAME, name)
     if mtu is not None:
         body += attribute_u32(IFLA_MTU, mtu)
     if mac is not None:
@@ -260,9 +254,9 @@ def add_address(link_index: int, address: IPv4Interface) -> Request:
 
 
 def delete_address(link_index: int, address: IPv4Interface) -> Request:
-    body = _IFADDR.pack(
-        socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, link_index
-    ) + attribute(IFA_LOCAL, address.ip.packed)
+    body = _IFADDR.pack(socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, link_index) + attribute(
+        IFA_LOCAL, address.ip.packed
+    )
     return Request(RTM_DELADDR, body, 0, f"address {address}")
 
 
@@ -344,9 +338,7 @@ class NetlinkSocket:
         if not requests:
             return
         awaited = {self._next_sequence(): request for request in requests}
-        self._socket.send(
-            b"".join(_message(request, NLM_F_ACK, sequence) for sequence, request in awaited.items())
-        )
+        self._socket.send(b"".join(_message(request, NLM_F_ACK, sequence) for sequence, request in awaited.items()))
         failures: dict[int, OSError] = {}
         while awaited:
             for kind, flags, sequence, body in self._receive():
@@ -418,9 +410,7 @@ class NetlinkSocket:
                 if kind == NLMSG_DONE:
                     return bodies, consistent
                 if kind == NLMSG_ERROR:
-                    raise _failure(flags, body, request.subject) or OSError(
-                        errno.EBADMSG, "no answer", request.subject
-                    )
+                    raise _failure(flags, body, request.subject) or OSError(errno.EBADMSG, "no answer", request.subject)
                 bodies.append(body)
 
     def _next_sequence(self) -> int:

@@ -72,18 +72,14 @@ def _bridge_exists(route: NetlinkSocket, name: str) -> bool:
             return False
         raise
     if link.kind != "bridge":
-        raise Conflict(
-            f"An interface named {name} exists and is no bridge; rename it or choose another name."
-        )
+        raise Conflict(f"An interface named {name} exists and is no bridge; rename it or choose another name.")
     return True
 
 
 def _set_only_address(route: NetlinkSocket, config: BridgeConfig) -> None:
     index = route.link(config.name).index
     present = route.addresses(index)
-    route.change(
-        *(netlink.delete_address(index, address) for address in present if address != config.address)
-    )
+    route.change(*(netlink.delete_address(index, address) for address in present if address != config.address))
     if config.address not in present:
         route.change(netlink.add_address(index, config.address))
 

@@ -96,8 +96,7 @@ def _udp_flows_to(conntrack: NetlinkSocket, port: int) -> list[_Flow]:
 def _is_udp_to(entry: dict[int, bytes], port: int) -> bool:
     protocol = parse_attributes(parse_attributes(entry[CTA_TUPLE_ORIG])[CTA_TUPLE_PROTO])
     return (
-        protocol[CTA_PROTO_NUM][0] == socket.IPPROTO_UDP
-        and int.from_bytes(protocol[CTA_PROTO_DST_PORT], "big") == port
+        protocol[CTA_PROTO_NUM][0] == socket.IPPROTO_UDP and int.from_bytes(protocol[CTA_PROTO_DST_PORT], "big") == port
     )
 
 

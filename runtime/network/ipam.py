@@ -23,9 +23,7 @@ def choose_subnet(in_use: Iterable[IPv4Network]) -> IPv4Network:
     for candidate in _candidate_subnets():
         if not any(candidate.overlaps(network) for network in taken):
             return candidate
-    raise Conflict(
-        "All predefined address pools have been fully subnetted: remove unused networks, or name a subnet."
-    )
+    raise Conflict("All predefined address pools have been fully subnetted: remove unused networks, or name a subnet.")
 
 
 def host_networks() -> list[IPv4Network]:
@@ -65,7 +63,7 @@ class AddressPool:
         self._next_offset = 0
 
     def allocate(self, wanted: IPv4Address | None = None) -> IPv4Address:
-        """Raises Conflict if `wanted` is taken or nothing is left, InvalidParameter if it is not of the subnet."""
+        """Raises Conflict if `wanted` is taken or nothing is left, InvalidParameter if it is elsewhere."""
         address = self._next_free() if wanted is None else self._check_wanted(wanted)
         self._allocated.add(address)
         return address

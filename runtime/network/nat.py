@@ -184,9 +184,7 @@ class NatTable:
                 self._nftables.close()
                 self._nftables = None
 
-    def _replace_table(
-        self, bridges: dict[str, BridgeConfig], published: dict[PortBinding, IPv4Address]
-    ) -> None:
+    def _replace_table(self, bridges: dict[str, BridgeConfig], published: dict[PortBinding, IPv4Address]) -> None:
         """On success these are the object's own."""
         with kernel_faults_explained("switch on IPv4 forwarding"):
             write_sysctl("ipv4/ip_forward", 1)
@@ -200,9 +198,7 @@ class NatTable:
             self._nftables.run(commands)
 
 
-def _render(
-    name: str, bridges: Collection[BridgeConfig], published: Mapping[PortBinding, IPv4Address]
-) -> str:
+def _render(name: str, bridges: Collection[BridgeConfig], published: Mapping[PortBinding, IPv4Address]) -> str:
     outgoing = [bridge for bridge in bridges if not bridge.internal]
     elements: dict[str, list[str]] = {_ON_ADDRESS: [], _ON_ANY_ADDRESS: []}
     for binding, target in published.items():

@@ -78,9 +78,7 @@ class PortAllocator:
         Raises Conflict if taken, InvalidParameter if the address is not the host's, PermissionDenied.
         """
         if isinstance(host_address, IPv6Address) and protocol != "tcp":
-            raise InvalidParameter(
-                f"Cannot publish on {host_address}: over IPv6 only TCP ports can be published."
-            )
+            raise InvalidParameter(f"Cannot publish on {host_address}: over IPv6 only TCP ports can be published.")
         if host_port == 0:
             reservation = _first_free(protocol, host_address, self._ephemeral_in_turn())
             self._next_offset = reservation.host_port - self._ephemeral.start + 1
@@ -92,9 +90,7 @@ class PortAllocator:
         return (self._ephemeral[(self._next_offset + step) % size] for step in range(size))
 
 
-def _first_free(
-    protocol: Protocol, host_address: IPv4Address | IPv6Address, ports: Iterable[int]
-) -> PortReservation:
+def _first_free(protocol: Protocol, host_address: IPv4Address | IPv6Address, ports: Iterable[int]) -> PortReservation:
     taken: Conflict | None = None
     for port in ports:
         try:
@@ -136,9 +132,7 @@ def _hold(protocol: Protocol, address: IPv4Address | IPv6Address, port: int) -> 
     return holder
 
 
-def _explained(
-    error: OSError, protocol: Protocol, address: IPv4Address | IPv6Address, port: int
-) -> WherryError:
+def _explained(error: OSError, protocol: Protocol, address: IPv4Address | IPv6Address, port: int) -> WherryError:
     """Docker's phrases, which tools look for, with the remedy."""
     failed = f"Bind for {address}:{port} failed"
     match error.errno:
@@ -149,12 +143,8 @@ def _explained(
                 f"{protocol} port {port} (`ss -l --{protocol} -np` shows it)."
             )
         case errno.EADDRNOTAVAIL:
-            return InvalidParameter(
-                f"{failed}: cannot assign requested address; this host has no such address."
-            )
+            return InvalidParameter(f"{failed}: cannot assign requested address; this host has no such address.")
         case errno.EACCES:
-            return PermissionDenied(
-                f"{failed}: permission denied; ports below 1024 need CAP_NET_BIND_SERVICE."
-            )
+            return PermissionDenied(f"{failed}: permission denied; ports below 1024 need CAP_NET_BIND_SERVICE.")
         case _:
             return SystemFault(f"{failed}: {error.strerror}.")

@@ -108,7 +108,7 @@ class Sandbox:
         return Endpoint(bridge, ifname, link.host_ifname, address, gateway, mac, mtu)
 
     def detach(self, endpoint: Endpoint) -> None:
-        """Take an interface from a sandbox that lives on; no error if it is gone. Takes the kernel 20-30 ms."""
+        """Take an interface from a sandbox that lives on; no error if gone. Takes the kernel 20-30 ms."""
         with kernel_faults_explained(f"disconnect a sandbox from the bridge {endpoint.bridge}"):
             self._delete_link(endpoint.ifname)
 
@@ -144,9 +144,7 @@ class Sandbox:
             try:
                 route.change(netlink.create_veth(near, far))
             except FileExistsError as error:
-                raise Conflict(
-                    f"The sandbox has an interface {ifname} already; disconnect it first."
-                ) from error
+                raise Conflict(f"The sandbox has an interface {ifname} already; disconnect it first.") from error
             undo.callback(route.change, netlink.delete_link(host_ifname))
             # The kernel keeps the order, so IPv6 is told off before the link comes up and would make an
             # address. Hairpin: with br_netfilter a container's packet to its own published port is bridged,

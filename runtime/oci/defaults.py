@@ -217,7 +217,7 @@ def _check_comparison(arg: Mapping[str, Any], where: str) -> None:
 
 
 def _one_of(known: Collection[str], word: object, where: str) -> None:
-    if word not in known:
+    if not isinstance(word, str) or word not in known:
         raise _invalid(f"{where} is {word!r}, not one of {', '.join(known)}")
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.images import busybox_image_tar
-from tests.harness import RunningEngine
+from tests.harness import REPOSITORY, RunningEngine
 
+EMBEDDED_IMAGES = REPOSITORY / "build/images"
 NewEngine = Callable[..., RunningEngine]
 
 
@@ -22,7 +23,7 @@ def busybox_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory, busybox_archive: Path) -> Iterator[RunningEngine]:
-    running = RunningEngine(tmp_path_factory.mktemp("engine"))
+    running = RunningEngine(tmp_path_factory.mktemp("engine"), "--embedded-images", str(EMBEDDED_IMAGES))
     running.load(busybox_archive)
     yield running
     running.close()

@@ -12,7 +12,10 @@ from app.gui.ansi import PLAIN, Span, Style, spans
     [
         ("plain", [Span("plain", PLAIN)]),
         ("\x1b[31mred\x1b[0m.", [Span("red", Style(1)), Span(".", PLAIN)]),
-        ("\x1b[1;92mok\x1b[22m x\x1b[39m y", [Span("ok", Style(10, bold=True)), Span(" x", Style(10)), Span(" y", PLAIN)]),
+        (
+            "\x1b[1;92mok\x1b[22m x\x1b[39m y",
+            [Span("ok", Style(10, bold=True)), Span(" x", Style(10)), Span(" y", PLAIN)],
+        ),
         ("\x1b[38;5;196mr", [Span("r", Style("#ff0000"))]),
         ("\x1b[38;5;3mr", [Span("r", Style(3))]),
         ("\x1b[38;5;232mr", [Span("r", Style("#080808"))]),

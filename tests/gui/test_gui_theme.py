@@ -27,10 +27,7 @@ def test_every_drawing_draws(qapp: object, name: str) -> None:
     inked = sum(image.pixelColor(x, y).alpha() > 100 for x in range(24) for y in range(24))
     assert 10 < inked < 400
     assert {
-        image.pixelColor(x, y).name()
-        for x in range(24)
-        for y in range(24)
-        if image.pixelColor(x, y).alpha() == 255
+        image.pixelColor(x, y).name() for x in range(24) for y in range(24) if image.pixelColor(x, y).alpha() == 255
     } <= {QColor("#ff0000").name()}
 
 

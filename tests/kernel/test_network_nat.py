@@ -116,9 +116,7 @@ def test_localhost_ports_stay_closed_where_others_set_route_localnet():
         write_sysctl("ipv4/conf/wan0/route_localnet", 1)
         with NetlinkSocket() as route:
             wan_mac = route.link("wan0").mac
-        net.packet_socket(net.outside).send(
-            udp_frame(wan_mac, IPv4Address(OUTSIDE), LOCALHOST, 8080, b"forged")
-        )
+        net.packet_socket(net.outside).send(udp_frame(wan_mac, IPv4Address(OUTSIDE), LOCALHOST, 8080, b"forged"))
         net.udp(None).sendto(b"honest", ("127.0.0.1", 8080))
         assert server.recv(16) == b"honest"
 

@@ -1,38 +1,37 @@
-"""A started QEMU with everything that serves its guest: monitor, console, SSH, the engine's socket, ports."""
+"""A running QEMU with everything that serves its guest: monitor, console, SSH, the engine's socket, ports."""
 
 import asyncio
 import contextlib
-import functools
 import logging
+import socket
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from ipaddress import ip_interface
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from vmbackend import host
-from vmbackend.errors import GuestUnreachable, MachineError, StartFailed, StopFailed
+from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.engine_api import EngineApi
 from vmbackend.forward.engine_socket import serve_engine_socket
 from vmbackend.forward.ports import PortForwards
 from vmbackend.forward.watch import PortWatch
-from vmbackend.images.guest_image import GuestImage, find_guest_image, verify_contents
-from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.console import Console
 from vmbackend.machine.paths import MachinePaths
-from vmbackend.qemu.accelerator import AcceleratorChoice, choose_accelerator
+from vmbackend.machine.prepare import Prepared
 from vmbackend.qemu.argv import NETDEV, LaunchFacts, build_argv
-from vmbackend.qemu.disks import ensure_data_disk
-from vmbackend.qemu.locate import QemuPrograms, locate_qemu
 from vmbackend.qemu.process import QemuProcess
 from vmbackend.qemu.qmp import Monitor, MonitorError, accept_once
 
+if TYPE_CHECKING:
+    from vmbackend.ssh.link import GuestLink
+
+_PING_TIMEOUT_S = 3.0
 _POWEROFF_COMMAND_TIMEOUT_S = 5.0
 _POWER_BUTTON_TIMEOUT_S = 3.0
 _QUIT_TIMEOUT_S = 3.0
 _ENGINE_RETRY_S = 2.0
-_ENGINE_PING_TIMEOUT_S = 5.0
 _MAX_CLOCK_ERROR_S = 2.0
 
 T = TypeVar("T")
@@ -40,54 +39,220 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a start needs and has checked."""
-
-    settings: MachineSettings
-    image: GuestImage
-    qemu: QemuPrograms
-    machine: str
-    accelerator: AcceleratorChoice
-
-
 class QemuEnded(Exception):
     """QEMU is gone; the text says how, in words."""
 
 
-async def prepare(paths: MachinePaths, settings: MachineSettings) -> Prepared:
-    """Find or make whatever is missing; what does not depend on each other goes side by side.
+class StartedQemu:
+    """A QEMU that is about to connect to our listeners. `ended` resolves to how it ended."""
 
-    Raises MachineError, OSError.
-    """
-    arch = host.machine_arch()
-    image = find_guest_image(arch, settings.image_dir)
-    qemu = locate_qemu(arch, settings.qemu_dir)
-    machine = image.machines[0]
-    shared = paths.directory.parent
-    *_, accelerator = await asyncio.gather(
-        asyncio.to_thread(_ensure_keys, paths),
-        asyncio.to_thread(verify_contents, image, shared / "verified-images.json"),
-        asyncio.to_thread(ensure_data_disk, qemu.img, paths.data_disk, settings.disk_gib),
-        choose_accelerator(qemu, image, machine, settings.accelerator, shared / "accelerator.json"),
+    def __init__(self, process: QemuProcess, qmp_listener: socket.socket, console_listener: socket.socket) -> None:
+        self.process = process
+        self.qmp_listener = qmp_listener
+        self.console_listener = console_listener
+        self.started_at = time.time()
+        self.ended = asyncio.create_task(process.wait())
+
+    async def unless_ended(self, work: Awaitable[T]) -> T:
+        """Await `work`. Raises QemuEnded as soon as QEMU ends instead."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([task, self.ended], return_when=asyncio.FIRST_COMPLETED)
+            if self.ended.done():
+                raise QemuEnded(self.ended.result())
+            return await task
+        finally:
+            task.cancel()
+
+
+async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitStack) -> StartedQemu:
+    """Start QEMU; `undo` ends it. Raises OSError."""
+    image = prepared.image
+    qmp_listener = _listen(paths.qmp_socket, undo)
+    console_listener = _listen(paths.console_socket, undo)
+    argv = build_argv(
+        LaunchFacts(
+            program=prepared.qemu.system,
+            image=image,
+            machine=prepared.machine,
+            accelerator=prepared.accelerator.candidate,
+            cpus=prepared.settings.cpus,
+            memory_mib=prepared.settings.memory_mib,
+            data_disk=paths.data_disk,
+            qmp_address=host.address_of(qmp_listener),
+            console_address=host.address_of(console_listener),
+            console_log=paths.console_log,
+            handed_in_files={
+                image.fw_cfg["authorized_keys"]: paths.authorized_keys,
+                image.fw_cfg["host_key"]: paths.guest_host_key,
+            },
+            handed_in_texts={
+                image.fw_cfg["time"]: str(round(time.time())),
+                image.fw_cfg["hostname"]: f"wherry-{paths.name}",
+            },
+        )
     )
-    return Prepared(settings, image, qemu, machine, accelerator)
+    _log.info("starting %s", " ".join(argv))
+    qemu = StartedQemu(await QemuProcess.spawn(argv, paths.qemu_log), qmp_listener, console_listener)
+    undo.push_async_callback(_end, qemu)
+    undo.callback(paths.qemu_record.unlink, missing_ok=True)
+    return qemu
+
+
+async def attach(paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, undo: AsyncExitStack) -> "Guest":
+    """Take QEMU's monitor and console, and serve the guest from then on; `undo` stops that.
+
+    Raises MachineError, MonitorError, OSError.
+    """
+    # Imported while QEMU is starting: it takes a fifth of a second, and QEMU uses another processor.
+    from vmbackend.ssh.connection import GuestConnection
+    from vmbackend.ssh.keys import load_keys
+    from vmbackend.ssh.link import GuestLink
+
+    image = prepared.image
+    monitor = await Monitor.accept(qemu.qmp_listener)
+    undo.push_async_callback(monitor.close)
+    ssh_port = await monitor.forwarded_port(image.ssh_port)
+    qemu.process.record(
+        paths.qemu_record,
+        {"ssh_port": ssh_port, "ssh_user": image.ssh_user, "poweroff_command": image.poweroff_command},
+    )
+
+    keys = load_keys(paths)
+
+    def connect(timeout_s: float, on_lost: Callable[[], None]) -> GuestConnection:
+        return GuestConnection.connect(ssh_port, image.ssh_user, keys, timeout_s, on_lost)
+
+    link = GuestLink(connect)
+    undo.push_async_callback(link.close)
+    engine_announced = asyncio.Event()
+    console = Console({image.ssh_ready_line: link.announce, image.ready_line: engine_announced.set})
+    following = asyncio.create_task(console.follow(await accept_once(qemu.console_listener)))
+    undo.push_async_callback(_cancel, following)
+
+    relay = serve_engine_socket(paths.name, paths.engine_socket, lambda: link.current().open_unix(image.engine_socket))
+    undo.push_async_callback(asyncio.to_thread, relay.close)
+    forwards = PortForwards(
+        monitor,
+        NETDEV,
+        str(ip_interface(image.address).ip),
+        prepared.settings.publish_address,
+        lambda address, port: link.current().open_tcp(address, port),
+    )
+    api = EngineApi(paths.name, paths.engine_socket)
+    guest = Guest(prepared, qemu, monitor, ssh_port, link, console, engine_announced, api, forwards)
+    undo.push_async_callback(guest.stop_watching_ports)
+    # Undone first: whatever waits for the guest then ends at once.
+    undo.callback(qemu.process.kill)
+    return guest
 
 
 class Guest:
-    """Made by `launch`; each `wait_...` is one requirement, in order. `close` undoes everything."""
+    """A running guest: `attach` makes it."""
 
-    def __init__(self, paths: MachinePaths, prepared: Prepared, process: QemuProcess, undo: AsyncExitStack) -> None:
-        self._paths = paths
-        self._prepared = prepared
-        self._process = process
-        self._undo = undo
-        self._monitor: Monitor | None = None
-        self._engine_announced = asyncio.Event()
+    def __init__(
+        self,
+        prepared: Prepared,
+        qemu: StartedQemu,
+        monitor: Monitor,
+        ssh_port: int,
+        link: "GuestLink",
+        console: Console,
+        engine_announced: asyncio.Event,
+        api: EngineApi,
+        forwards: PortForwards,
+    ) -> None:
+        self.prepared = prepared
+        self.qemu = qemu
+        self.monitor = monitor
+        self.ssh_port = ssh_port
+        self.link = link
+        self.console = console
+        self.forwards = forwards
+        self._engine_announced = engine_announced
+        self._api = api
         self._ports: PortWatch | None = None
-        self._forwards: PortForwards | None = None
-        self._api = EngineApi(paths.name, paths.engine_socket)
-        self.pid = process.pid
-        self.started_at = time.time()
-        self.ssh_port: int | None = None
-        self.ended = asyncio.create_task(process.wait())
+
+    async def wait_engine(self) -> None:
+        """Until the engine answers through its socket on this computer."""
+        while True:
+            try:
+                await self.ping()
+                return
+            except GuestUnreachable:
+                self._engine_announced.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ENGINE_RETRY_S):
+                        await self._engine_announced.wait()
+
+    async def ping(self) -> None:
+        """Ask the engine, the whole way; repairs a dead connection and a wrong clock. Raises GuestUnreachable."""
+        try:
+            guest_clock = await asyncio.to_thread(self._api.ping, _PING_TIMEOUT_S)
+        except GuestUnreachable:
+            await self.link.drop_if_dead(_PING_TIMEOUT_S)
+            raise
+        # A guest that slept with its host, or was paused, wakes up in the past.
+        if guest_clock is not None and abs(guest_clock - time.time()) > _MAX_CLOCK_ERROR_S:
+            await asyncio.to_thread(self._set_clock)
+
+    def watch_ports(self) -> None:
+        """Offer published ports from now on."""
+        self._ports = PortWatch(self._api, self.forwards)
+
+    def retry_refused_ports(self) -> None:
+        if self._ports is not None and self.forwards.problems:
+            self._ports.poke()
+
+    async def stop_watching_ports(self) -> None:
+        if self._ports is not None:
+            await self._ports.close()
+
+    async def power_off(self, timeout_s: float) -> bool:
+        """Ask the guest to shut down, over SSH or else by the power button; False when it does not."""
+        try:
+            connection = self.link.current()
+            await asyncio.to_thread(connection.run, self.prepared.image.poweroff_command, _POWEROFF_COMMAND_TIMEOUT_S)
+        except GuestUnreachable as error:
+            _log.info("no SSH to power the guest off (%s); pressing its power button", error)
+            with contextlib.suppress(MonitorError):
+                await self.monitor.execute("system_powerdown")
+            timeout_s = min(timeout_s, _POWER_BUTTON_TIMEOUT_S)
+        return await self._ends_within(timeout_s)
+
+    async def cut_power(self) -> None:
+        """End QEMU, with its disk caches written if it still listens."""
+        with contextlib.suppress(MonitorError, TimeoutError):
+            async with asyncio.timeout(_QUIT_TIMEOUT_S):
+                await self.monitor.execute("quit")
+        if not await self._ends_within(_QUIT_TIMEOUT_S):
+            self.qemu.process.kill()
+            await asyncio.wait([self.qemu.ended])
+
+    async def _ends_within(self, timeout_s: float) -> bool:
+        done, _ = await asyncio.wait([self.qemu.ended], timeout=timeout_s)
+        return bool(done)
+
+    def _set_clock(self) -> None:
+        try:
+            self.link.current().run(f"date -u -s @{time.time():.0f}", _PING_TIMEOUT_S)
+            _log.info("set the guest's clock")
+        except GuestUnreachable as error:
+            _log.warning("the guest's clock is wrong and cannot be set: %s", error)
+
+
+def _listen(path: Path, undo: AsyncExitStack) -> socket.socket:
+    listener = host.bind_local(path)
+    undo.callback(path.unlink, missing_ok=True)
+    undo.callback(listener.close)
+    return listener
+
+
+async def _end(qemu: StartedQemu) -> None:
+    qemu.process.kill()
+    await asyncio.wait([qemu.ended])
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

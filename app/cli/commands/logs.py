@@ -45,7 +45,7 @@ def line_count(text: str) -> int | None:
 
 
 def moment(text: str, now_s: float | None = None) -> float:
-    """Seconds since the epoch: of an age ("1h30m"), such a number itself, or an ISO 8601 time (without a zone: local)."""
+    """Seconds since the epoch of an age ("1h30m"), such a number, or an ISO 8601 time (local if it has no zone)."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     parts = _DURATION_PART.findall(text)

@@ -1,0 +1,96 @@
+"""The hostagent: one headless process per machine, which outlives whoever asked for it."""
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from vmbackend import host
+from vmbackend.errors import MachineError
+from vmbackend.hostagent.control import ControlServer, listen
+from vmbackend.hostagent.protocol import encode
+from vmbackend.machine.events import EventHub
+from vmbackend.machine.lifecycle import Machine
+from vmbackend.machine.paths import MachinePaths
+from vmbackend.machine.store import ProcessRecord
+
+# What a relay's threads need; the default of 8 MiB each would be reserved a few hundred times.
+_THREAD_STACK_BYTES = 512 * 1024
+_SIGNAL_STOP_TIMEOUT_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Serve one machine until it is stopped.
+
+    Says on standard output, in one line, `{"ok": true}` once requests are answered, or why not; then closes it.
+    """
+    parser = argparse.ArgumentParser(prog="python -m vmbackend.hostagent", description="Run one machine.")
+    parser.add_argument("--machine", type=Path, required=True, metavar="DIR", help="the machine's folder")
+    paths = MachinePaths(parser.parse_args(argv).machine.absolute())
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("paramiko").setLevel(logging.WARNING)
+    threading.stack_size(_THREAD_STACK_BYTES)
+    try:
+        paths.make_directories()
+        lock = os.open(paths.hostagent_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        if not host.try_lock(lock):
+            raise MachineError(f"The machine `{paths.name}` has a hostagent already.")
+        asyncio.run(_serve(paths))
+    except (MachineError, OSError) as error:
+        _say({"ok": False, "kind": type(error).__name__, "error": str(error)})
+        return 1
+    return 0
+
+
+async def _serve(paths: MachinePaths) -> None:
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    events = EventHub()
+    machine = Machine(paths, events)
+
+    async def stop(force: bool, timeout_s: float) -> None:
+        await machine.stop(force, timeout_s)
+        # Gone before the answer is: whoever was told "stopped" may start the next hostagent at once.
+        paths.hostagent_record.unlink(missing_ok=True)
+        done.set()
+
+    async with AsyncExitStack() as undo:
+        token = secrets.token_hex(16)
+        listener = host.bind_local(paths.control_socket)
+        undo.callback(paths.control_socket.unlink, missing_ok=True)
+        server = await listen(ControlServer(machine, events, token, stop), listener)
+        undo.callback(server.close)
+        record = ProcessRecord.of(os.getpid(), {"address": host.address_of(listener), "token": token})
+        assert record is not None, "this process is alive"
+        record.write(paths.hostagent_record)
+        undo.callback(paths.hostagent_record.unlink, missing_ok=True)
+
+        machine.start()
+        _say({"ok": True})
+        # Kept, because the loop holds tasks weakly.
+        stopping: set[asyncio.Task[None]] = set()
+
+        def on_signal() -> None:
+            stopping.add(loop.create_task(stop(False, _SIGNAL_STOP_TIMEOUT_S)))
+
+        # signal.signal rather than the loop's own, which Windows does not have.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(on_signal))
+        await done.wait()
+
+
+def _say(message: dict[str, object]) -> None:
+    """Tell the parent, which reads up to the end of the stream."""
+    sys.stdout.buffer.write(encode(message))
+    sys.stdout.flush()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)

@@ -1,0 +1,29 @@
+"""The control socket's protocol: JSON objects, one a line.
+
+A connection carries one request, `{"token", "op", ...}`, answered by any number of `{"event": MachineEvent}` and
+then by `{"ok": true, "result"}` or `{"ok": false, "kind", "error"}`.
+
+- `status` → a MachineStatus.
+- `start` → events until the machine has settled, then its status.
+- `stop {force, timeout_s}` → events, then null once the machine is off; the hostagent ends.
+- `forwards` → `[{protocol, address, port}]`, the published ports offered now.
+
+`hostagent.json` has the address to connect to and the token, which matters where the address is a loopback port.
+"""
+
+import json
+from typing import Any
+
+MAX_LINE_BYTES = 1024 * 1024
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """Raises ValueError for anything but a complete object."""
+    message = json.loads(line)
+    if not isinstance(message, dict) or not line.endswith(b"\n"):
+        raise ValueError("not a complete message")
+    return message
