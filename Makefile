@@ -12,7 +12,7 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/ready $(IMAGES) ## set up, say hello from a container, open the window
-	@packaging/run-hello.sh
+	@$(PYTHON) packaging/hello.py
 
 test: .venv/ready .venv/ready-test $(IMAGES) guest ## set up and run the whole test suite
 	$(PYTHON) -m pytest

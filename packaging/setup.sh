@@ -37,7 +37,7 @@ for part in "$@"; do
   case $part in
     run)
       [ -x .venv/bin/python ] || python3 -m venv .venv
-      .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[desktop,dev]'
+      PYTHONWARNINGS=ignore .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[desktop,dev]'
       touch .venv/ready
       ;;
     vm) touch .venv/ready-vm ;;

@@ -1,6 +1,6 @@
 """Machines as the application and the command line see them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,10 @@ class MachineManager:
             if orphan is not None:
                 host.kill_process(orphan.pid)
 
-    def forwards(self, name: str = DEFAULT_MACHINE) -> "list[dict[str, Any]]":
+    def forwards(self, name: str = DEFAULT_MACHINE) -> Sequence[dict[str, Any]]:
         """The published ports offered on this computer now: `protocol`, `address` asked for, `port`."""
         client = HostagentClient.find(self._store.paths(name))
-        ports: list[dict[str, Any]] = client.request("forwards", _STATUS_TIMEOUT_S) if client else []
+        ports: Sequence[dict[str, Any]] = client.request("forwards", _STATUS_TIMEOUT_S) if client else []
         return ports
 
     def engine_host(self, name: str = DEFAULT_MACHINE) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import shlex
 import shutil
@@ -19,7 +20,7 @@ assert sys.platform == "linux"
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
-READY = b"API listen on "
+READY = re.compile(rb"^API listen on .*\n", re.MULTILINE)  # the whole line: the engine must not write to a closed pipe
 GROUP = "wherry"
 
 _WHERRYD = (sys.executable, "-m", "runtime", "daemon")
@@ -127,7 +128,7 @@ def _start(command: Sequence[str], errors: int) -> str | None:
             os.close(writer)
         said = b""
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while READY not in said:
+        while not READY.search(said):
             readable, _, _ = select.select([reader], [], [], max(0.0, deadline_s - time.monotonic()))
             if not readable:
                 return f"it was not ready within {START_TIMEOUT_S:.0f} seconds"

@@ -1,5 +1,6 @@
 """Reading and writing cgroup control files, and what their errors mean."""
 
+import contextlib
 import errno
 import os
 import time
@@ -7,8 +8,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from runtime.errors import (
+    AlreadyExists,
     Conflict,
     InvalidParameter,
+    NotFound,
     NotSupported,
     PermissionDenied,
     SystemFault,
@@ -65,10 +68,17 @@ def apply(write: Write, directory: str) -> None:
     try:
         write_file(f"{directory}/{write.file}", write.value)
     except FileNotFoundError:
+        if not os.path.isdir(directory):
+            raise gone(directory) from None
         if not write.optional:
             raise unsupported(write) from None
     except OSError as error:
         raise _explained(write, error) from error
+
+
+def gone(directory: str) -> NotFound:
+    """Return the error for a cgroup that is not there, never made or removed meanwhile."""
+    return NotFound(f"there is no cgroup {directory}: its container has ended")
 
 
 def unsupported(write: Write) -> NotSupported:
@@ -118,6 +128,26 @@ def _pids(directory: str) -> Iterator[int]:
     yield from map(int, pids)
     for subdirectory in below:
         yield from _pids(subdirectory)
+
+
+def make(directory: str) -> None:
+    """Make one cgroup; raises AlreadyExists, FileNotFoundError without its parent, otherwise SystemFault."""
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        raise AlreadyExists(f"cgroup {directory} exists already: delete it first") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SystemFault(
+            f"cannot make cgroup {directory}: {error.strerror}; the engine needs root and a writable cgroup filesystem"
+        ) from error
+
+
+def remove_if_empty(directory: str) -> None:
+    """Undo `make` of a parent, unless another cgroup has moved in below or it is gone."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
 
 
 def remove_tree(directory: str) -> None:

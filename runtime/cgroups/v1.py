@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from runtime.cgroups.files import (
     Write,
     apply,
+    gone,
+    make,
     read_file,
     read_pids,
     read_table,
+    remove_if_empty,
     remove_tree,
     unsupported,
     write_file,
@@ -106,9 +109,8 @@ class V1Cgroup:
                     os.kill(pid, signal.SIGKILL)
             killed |= new
         # A frozen process dies when it is thawed.
-        if "freezer" in self._by_controller:
-            with contextlib.suppress(FileNotFoundError):
-                write_file(f"{self._by_controller['freezer']}/freezer.state", "THAWED")
+        with contextlib.suppress(FileNotFoundError, NotSupported):
+            write_file(self._freezer_file(), "THAWED")
 
     def delete(self) -> None:
         """Remove the cgroup from every hierarchy; raises Conflict while it has processes."""
@@ -117,14 +119,10 @@ class V1Cgroup:
 
     def _make(self, directory: str, root: str, undo: contextlib.ExitStack) -> None:
         try:
-            os.mkdir(directory)
-        except FileExistsError:
-            raise AlreadyExists(f"cgroup {directory} exists already: delete it first") from None
+            make(directory)
         except FileNotFoundError:
             self._make_parents(os.path.dirname(directory), root, undo)
-            os.mkdir(directory)
-        except OSError as error:
-            raise SystemFault(f"cannot make cgroup {directory}: {error.strerror}") from error
+            make(directory)
         undo.callback(remove_tree, directory)
         if directory == self._by_controller.get("cpuset"):
             _inherit_cpuset(directory, root)
@@ -133,12 +131,9 @@ class V1Cgroup:
         if directory == root:
             return
         self._make_parents(os.path.dirname(directory), root, undo)
-        try:
-            os.mkdir(directory)
-        except FileExistsError:
-            return
-        # Another cgroup may have moved in below by the time this one fails.
-        undo.callback(_remove_if_empty, directory)
+        with contextlib.suppress(AlreadyExists):
+            make(directory)
+            undo.callback(remove_if_empty, directory)
 
     def _apply(self, writes: list[Write]) -> None:
         for write in writes:
@@ -149,11 +144,11 @@ class V1Cgroup:
                 raise unsupported(write)
 
     def _set_freezer(self, wanted: str) -> None:
-        directory = self._by_controller.get("freezer")
-        if directory is None:
-            raise NotSupported("cannot pause: this host has no freezer cgroup controller")
-        path = f"{directory}/freezer.state"
-        write_file(path, wanted)
+        path = self._freezer_file()
+        try:
+            write_file(path, wanted)
+        except FileNotFoundError:
+            raise gone(os.path.dirname(path)) from None
         # The state says FREEZING until the last task has stopped. v1 has no event for it, and a task that is
         # being forked meanwhile is caught by writing again only (Documentation: freezer-subsystem.rst).
         deadline = time.monotonic() + _FREEZE_TIMEOUT_S
@@ -164,9 +159,15 @@ class V1Cgroup:
             time.sleep(0.0002)
             write_file(path, wanted)
 
+    def _freezer_file(self) -> str:
+        directory = self._by_controller.get("freezer")
+        if directory is None:
+            raise NotSupported("cannot pause: this host has no freezer cgroup controller")
+        return f"{directory}/freezer.state"
+
     @contextlib.contextmanager
     def _frozen(self) -> Iterator[None]:
-        was_frozen = read_file(f"{self._by_controller['freezer']}/freezer.state") == "FROZEN"
+        was_frozen = read_file(self._freezer_file()) == "FROZEN"
         self.freeze()
         try:
             yield
@@ -186,8 +187,3 @@ def _inherit_cpuset(directory: str, root: str) -> None:
         write_file(f"{directory}/{file}", read_file(f"{parent}/{file}"))
     # From now on the kernel does the same for every cgroup made below.
     write_file(f"{directory}/cgroup.clone_children", "1")
-
-
-def _remove_if_empty(directory: str) -> None:
-    with contextlib.suppress(OSError):
-        os.rmdir(directory)

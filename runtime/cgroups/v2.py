@@ -2,11 +2,23 @@
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import time
+from collections.abc import Callable
 
-from runtime.cgroups.files import apply, read_file, read_pids, read_table, remove_tree, write_file
+from runtime.cgroups.files import (
+    apply,
+    gone,
+    make,
+    read_file,
+    read_pids,
+    read_table,
+    remove_if_empty,
+    remove_tree,
+    write_file,
+)
 from runtime.cgroups.hierarchy import Hierarchies
 from runtime.cgroups.resources import device_rules, v2_writes
 from runtime.cgroups.stats import Stats, v2_stats
@@ -33,17 +45,12 @@ class V2Cgroup:
         rules = device_rules(resources)
         with contextlib.ExitStack() as undo:
             _delegate(os.path.dirname(self._directory), self._root, undo)
-            try:
-                os.mkdir(self._directory)
-            except FileExistsError:
-                raise AlreadyExists(f"cgroup {self._directory} exists already: delete it first") from None
-            except OSError as error:
-                raise SystemFault(f"cannot make cgroup {self._directory}: {error.strerror}") from error
+            make(self._directory)
             undo.callback(remove_tree, self._directory)
             for write in writes:
                 apply(write, self._directory)
             if rules:
-                self._restrict_devices(rules)
+                self._restrict_devices(_shared_device_program, rules)
             undo.pop_all()
 
     def update(self, resources: LinuxResources) -> None:
@@ -53,7 +60,8 @@ class V2Cgroup:
         for write in writes:
             apply(write, self._directory)
         if rules:
-            self._restrict_devices(rules)
+            # Not a shared one: the kernel refuses to attach the same program to a cgroup twice.
+            self._restrict_devices(_DeviceProgram, rules)
 
     def join_paths(self) -> list[str]:
         """Return the file into which a process writes "0" to enter."""
@@ -92,22 +100,27 @@ class V2Cgroup:
         """Remove the cgroup; raises Conflict while it has processes."""
         remove_tree(self._directory)
 
-    def _restrict_devices(self, rules: list[DeviceRule]) -> None:
-        with contextlib.ExitStack() as closing:
+    def _restrict_devices(
+        self, load: Callable[[tuple[DeviceRule, ...]], "_DeviceProgram"], rules: list[DeviceRule]
+    ) -> None:
+        try:
+            program = load(tuple(rules))
+            directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                closing.callback(os.close, directory_fd)
-                program_fd = load_device_program(device_program(rules))
-                closing.callback(os.close, program_fd)
-                attach_device_program(directory_fd, program_fd)
-            except OSError as error:
-                raise SystemFault(
-                    f"cannot restrict devices in cgroup {self.path}: bpf(2): {error.strerror}; "
-                    "the kernel needs CONFIG_CGROUP_BPF, and the engine CAP_BPF and CAP_NET_ADMIN"
-                ) from error
+                attach_device_program(directory_fd, program.fd)
+            finally:
+                os.close(directory_fd)
+        except OSError as error:
+            raise SystemFault(
+                f"cannot restrict devices in cgroup {self.path}: bpf(2): {error.strerror}; "
+                "the kernel needs CONFIG_CGROUP_BPF, and the engine CAP_BPF and CAP_NET_ADMIN"
+            ) from error
 
     def _set_frozen(self, frozen: bool) -> None:
-        events = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            events = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise gone(self._directory) from None
         try:
             poll = select.poll()
             poll.register(events, select.POLLPRI)
@@ -123,6 +136,21 @@ class V2Cgroup:
             os.close(events)
 
 
+class _DeviceProgram:
+    """A loaded program; its descriptor lives as long as the object."""
+
+    def __init__(self, rules: tuple[DeviceRule, ...]) -> None:
+        self.fd = load_device_program(device_program(rules))
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):  # loading may have failed
+            os.close(self.fd)
+
+
+# Checking and compiling a program is most of what making a cgroup costs, and most containers have the same rules.
+_shared_device_program = functools.lru_cache(maxsize=8)(_DeviceProgram)
+
+
 def _delegate(directory: str, root: str, undo: contextlib.ExitStack) -> None:
     """Make `directory` if need be, with every controller the host offers enabled for its children."""
     try:
@@ -131,9 +159,9 @@ def _delegate(directory: str, root: str, undo: contextlib.ExitStack) -> None:
         if directory == root:
             raise
         _delegate(os.path.dirname(directory), root, undo)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory)
-            undo.callback(_remove_if_empty, directory)
+        with contextlib.suppress(AlreadyExists):
+            make(directory)
+            undo.callback(remove_if_empty, directory)
         available = read_file(f"{directory}/cgroup.controllers")
     enabled = read_file(f"{directory}/cgroup.subtree_control")
     missing = (_DELEGATED & set(available.split())) - set(enabled.split())
@@ -153,8 +181,3 @@ def _enable(directory: str, controllers: list[str]) -> None:
         raise SystemFault(
             f"cannot enable the cgroup controllers {', '.join(controllers)} below {directory}: {error.strerror}"
         ) from error
-
-
-def _remove_if_empty(directory: str) -> None:
-    with contextlib.suppress(OSError):
-        os.rmdir(directory)

@@ -37,13 +37,15 @@ class Init:
     """The state of one init process while it sets itself up.
 
     `root` is a descriptor of the container's root directory, once there is one. `environment` is what the program
-    will get; operations that know the user or the container may add to it.
+    will get; operations that know the user or the container may add to it. `host_cgroups` is /proc/self/cgroup as it
+    read before a cgroup namespace hid where on the host its cgroups are; empty without such a namespace.
     """
 
     def __init__(self, report: Report, environment: Mapping[str, str]) -> None:
         self.report = report
         self.environment = dict(environment)
         self.root = -1
+        self.host_cgroups = b""
 
     def set_root(self, fd: int) -> None:
         """Make `fd` the container's root directory; it is this object's now."""

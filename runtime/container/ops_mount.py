@@ -199,7 +199,7 @@ class MountCgroupV1(NamedTuple):
 
     def apply(self, init: Init) -> None:
         own = {}
-        for line in read_file("/proc/self/cgroup").decode().splitlines():
+        for line in (init.host_cgroups or read_file("/proc/self/cgroup")).decode().splitlines():
             _, controllers, path = line.split(":", 2)
             own[controllers] = path
         with _closing(make_directory(init.root, self.destination)) as target:

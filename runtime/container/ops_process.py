@@ -97,6 +97,7 @@ class NewCgroupNamespace(NamedTuple):
         return "make a cgroup namespace"
 
     def apply(self, init: Init) -> None:
+        init.host_cgroups = read_file("/proc/self/cgroup")
         unshare(CLONE_NEWCGROUP)
 
 

@@ -232,7 +232,7 @@ class ImageStore:
             image = self._images.pop(self._find(image_id))
             self._references = {name: owner for name, owner in self._references.items() if owner != image.id}
             self._write_index()
-            removed_layers = self._collect([*image.blobs, *reversed(image.chain_ids)])
+            removed_layers = self._collect([*reversed(image.chain_ids), *image.blobs])
             return [image.id, *removed_layers]
 
     def _collect(self, candidates: Iterable[str]) -> list[str]:

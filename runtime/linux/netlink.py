@@ -33,7 +33,6 @@ NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
 NLM_F_REQUEST = 0x1
-NLM_F_MULTI = 0x2
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_CAPPED = 0x100
@@ -82,13 +81,13 @@ IFA_BROADCAST = 4
 RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
-RTA_TABLE = 15
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE = 0
 RTN_UNICAST = 1
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
+_U32 = struct.Struct("=I")
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, device type, index, flags, change mask
 _IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
@@ -111,7 +110,7 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 
 def attribute_u32(kind: int, value: int) -> bytes:
-    return attribute(kind, value.to_bytes(4, "little" if _LITTLE_ENDIAN else "big"))
+    return attribute(kind, _U32.pack(value))
 
 
 def attribute_text(kind: int, value: str) -> bytes:
@@ -131,15 +130,12 @@ def parse_attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-_LITTLE_ENDIAN = struct.pack("=H", 1) == b"\x01\x00"
-
-
 def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
 
 
 def _u32(value: bytes) -> int:
-    return int(struct.unpack("=I", value)[0])
+    return int(_U32.unpack(value)[0])
 
 
 # --- requests --------------------------------------------------------------------------------
@@ -161,28 +157,26 @@ class VethEnd:
 
     name: str
     netns_fd: int | None = None
-    up: bool = False
     mtu: int | None = None
-    mac: str | None = None
     master_index: int | None = None
 
 
 def create_veth(near: VethEnd, far: VethEnd) -> Request:
-    """A veth pair, each end made in its own namespace from the start (VETH_INFO_PEER, linux/veth.h)."""
+    """A veth pair, each end made in its own namespace from the start (VETH_INFO_PEER, linux/veth.h).
+
+    Both come down: no end can be brought up before the pair is complete (ENOTCONN from veth_open()).
+    """
     peer = nested(VETH_INFO_PEER, _veth_end(far))
     body = _veth_end(near) + nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, peer))
     return Request(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, f"veth {near.name}")
 
 
 def _veth_end(end: VethEnd) -> bytes:
-    up = IFF_UP if end.up else 0
-    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, up, up) + attribute_text(IFLA_IFNAME, end.name)
+    body = _link_named(end.name)
     if end.netns_fd is not None:
         body += attribute_u32(IFLA_NET_NS_FD, end.netns_fd)
     if end.mtu is not None:
         body += attribute_u32(IFLA_MTU, end.mtu)
-    if end.mac is not None:
-        body += attribute(IFLA_ADDRESS, _mac_bytes(end.mac))
     if end.master_index is not None:
         body += attribute_u32(IFLA_MASTER, end.master_index)
     return body
@@ -191,8 +185,7 @@ def _veth_end(end: VethEnd) -> bytes:
 def create_bridge(name: str, mac: str) -> Request:
     """A bridge with a fixed MAC address: otherwise it changes with every port that comes and goes."""
     body = (
-        _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        + attribute_text(IFLA_IFNAME, name)
+        _link_named(name)
         + attribute(IFLA_ADDRESS, _mac_bytes(mac))
         + nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "bridge"))
     )
@@ -201,8 +194,7 @@ def create_bridge(name: str, mac: str) -> Request:
 
 def set_link(name: str, *, up: bool | None = None, mtu: int | None = None, mac: str | None = None) -> Request:
     """Change what is given, leave the rest."""
-    change = IFF_UP if up is not None else 0
-    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, IFF_UP if up else 0, change) + attribute_text(IFLA_IFNAME, name)
+    body = _link_named(name, flags=IFF_UP if up else 0, change=IFF_UP if up is not None else 0)
     if mtu is not None:
         body += attribute_u32(IFLA_MTU, mtu)
     if mac is not None:
@@ -212,33 +204,25 @@ def set_link(name: str, *, up: bool | None = None, mtu: int | None = None, mac: 
 
 def set_hairpin(name: str) -> Request:
     """Let a bridge send a frame back out of the port it came in by (IFLA_BRPORT_MODE)."""
-    body = (
-        _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        + attribute_text(IFLA_IFNAME, name)
-        + nested(
-            IFLA_LINKINFO,
-            attribute_text(IFLA_INFO_SLAVE_KIND, "bridge"),
-            nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\x01")),
-        )
+    body = _link_named(name) + nested(
+        IFLA_LINKINFO,
+        attribute_text(IFLA_INFO_SLAVE_KIND, "bridge"),
+        nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\x01")),
     )
     return Request(RTM_NEWLINK, body, 0, f"bridge port {name}")
 
 
 def set_no_ipv6_link_local(name: str) -> Request:
     """Give the link no fe80:: address when it comes up. EAFNOSUPPORT where the kernel has no IPv6."""
-    body = (
-        _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        + attribute_text(IFLA_IFNAME, name)
-        + nested(
-            IFLA_AF_SPEC,
-            nested(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))),
-        )
+    body = _link_named(name) + nested(
+        IFLA_AF_SPEC,
+        nested(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))),
     )
     return Request(RTM_SETLINK, body, 0, f"link {name}")
 
 
 def delete_link(name: str) -> Request:
-    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute_text(IFLA_IFNAME, name)
+    body = _link_named(name)
     return Request(RTM_DELLINK, body, 0, f"link {name}")
 
 
@@ -268,6 +252,11 @@ def add_default_route(link_index: int, gateway: IPv4Address) -> Request:
         + attribute_u32(RTA_OIF, link_index)
     )
     return Request(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, f"default route via {gateway}")
+
+
+def _link_named(name: str, flags: int = 0, change: int = 0) -> bytes:
+    """Index 0 makes the kernel look for the name."""
+    return _IFINFO.pack(socket.AF_UNSPEC, 0, 0, flags, change) + attribute_text(IFLA_IFNAME, name)
 
 
 def _mac_bytes(mac: str) -> bytes:
@@ -362,7 +351,7 @@ class NetlinkSocket:
 
     def link(self, name: str) -> Link:
         """ENODEV if there is none."""
-        body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute_text(IFLA_IFNAME, name)
+        body = _link_named(name)
         return _parse_link(self._get(Request(RTM_GETLINK, body, 0, f"link {name}")))
 
     def addresses(self, link_index: int) -> list[IPv4Interface]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 
-from runtime.errors import Conflict
+from runtime.errors import Conflict, InvalidParameter
 from runtime.linux import netlink
 from runtime.linux.netlink import NetlinkSocket
 from runtime.network.faults import kernel_faults_explained
 from runtime.network.sysctl import has_ipv6, write_sysctl
 
 DEFAULT_MTU = 1500
+
+_INTERFACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+# /proc/sys/net/ipv4/conf has these beside the interfaces.
+_SYSCTL_NAMES = {"all", "default"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,14 @@ class BridgeConfig:
     address: IPv4Interface
     mtu: int = DEFAULT_MTU
     internal: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises InvalidParameter: the name becomes part of nftables commands and of paths below /proc/sys."""
+        if not _INTERFACE_NAME.fullmatch(self.name) or self.name in _SYSCTL_NAMES:
+            raise InvalidParameter(
+                f"Invalid bridge name {self.name!r}: use up to 15 letters, digits, dots, dashes or underscores, "
+                "beginning with a letter or digit."
+            )
 
     @property
     def subnet(self) -> IPv4Network:

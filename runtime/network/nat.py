@@ -1,12 +1,11 @@
 """One engine's packet rules: an nftables table of its own, for its bridges and published ports.
 
-What the table does, chain by chain, is in `_TABLE`. Publishing a port adds one element to a map, whatever the
-number of ports; every other change renders the table anew and replaces it in one transaction, so a packet
-sees the old rules or the new, never half.
+What the table does, chain by chain, is in `_TABLE`. Publishing a port adds one element to a map, whatever the number
+of ports; every other change renders the table anew and replaces it in one transaction, so a packet sees the old
+rules or the new, never half.
 
 Other firewalls keep their say: nftables asks every table, and a drop anywhere is final. Where Docker, ufw or
-firewalld drop forwarded packets by policy, they must be told to accept those of our bridges; this table
-cannot.
+firewalld drop forwarded packets by policy, they must be told to accept those of our bridges; no table of ours can.
 """
 
 from __future__ import annotations
@@ -124,8 +123,7 @@ class NatTable:
         self._lock = threading.Lock()
 
     def ensure(self) -> None:
-        """Make the table in the kernel what this object says, whatever was there, and switch IPv4 forwarding
-        on.
+        """Make the kernel's table what this object says, whatever was there, and switch IPv4 forwarding on.
 
         net.ipv4.ip_forward stays on for good: others may come to rely on it.
         """
@@ -135,8 +133,7 @@ class NatTable:
     def replace_all(self, bindings: Mapping[PortBinding, IPv4Address]) -> None:
         """`ensure`, with these and no other ports published.
 
-        For an engine that finds its containers again: instead of `ensure`, so that no port is closed
-        meanwhile.
+        For an engine that finds its containers again: instead of `ensure`, so that no port is closed meanwhile.
         """
         with self._lock:
             self._replace_table(self._bridges, dict(bindings))

@@ -1,9 +1,8 @@
 """Network sandboxes: a network namespace held by a descriptor, and its interfaces.
 
-No name below /run/netns and no process keeps a sandbox alive: only descriptors and the container's processes.
-When the last is gone, also by SIGKILL of the engine, the kernel dismantles the namespace and every veth pair
-with an end in it, in the background. Nothing here deletes a veth where someone waits: that takes the kernel
-19-33 ms.
+Nothing below /run/netns keeps a sandbox alive: only descriptors and the container's processes do. When the last is
+gone, also by SIGKILL of the engine, the kernel dismantles the namespace and every veth pair with an end in it, in
+the background. Deleting a veth takes the kernel 19-33 ms, so nobody here waits for that except `Sandbox.detach`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
@@ -24,15 +24,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from runtime.errors import Conflict, WherryError
+from runtime.errors import Conflict, InvalidParameter, WherryError
 from runtime.linux import netlink
+from runtime.linux.namespaces import CLONE_NEWNET, enter_path, unshare
 from runtime.linux.netlink import NetlinkSocket, VethEnd
-from runtime.linux.netns import enter_netns, open_thread_netns, unshare_netns
 from runtime.network.bridge import DEFAULT_MTU
 from runtime.network.faults import kernel_faults_explained
 from runtime.network.sysctl import has_ipv6, write_sysctl
 
 DEFAULT_IFNAME = "eth0"
+
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -96,13 +98,16 @@ class Sandbox:
     ) -> Endpoint:
         """Give the sandbox an interface on the bridge. `mac` None means `mac_of` the address.
 
-        Raises Conflict if it has an interface of that name; leaves no interface behind when it fails.
+        Raises Conflict if it has an interface of that name, InvalidParameter if `mac` is none; leaves no
+        interface behind when it fails.
         """
-        mac = mac or mac_of(address.ip)
+        mac = mac_of(address.ip) if mac is None else mac
+        if not _MAC.fullmatch(mac):
+            raise InvalidParameter(f"Invalid MAC address {mac!r}: write six bytes as in 02:42:ac:11:00:02.")
         with kernel_faults_explained(f"connect a sandbox to the bridge {bridge} as {address}"):
             link = self._take_prepared(bridge, ifname, mtu) or self._connect(bridge, ifname, mtu)
             with ExitStack() as undo:
-                undo.callback(self._route_inside.change, netlink.delete_link(ifname))
+                undo.callback(self._delete_link, ifname)
                 self._configure(ifname, address, gateway, mac)
                 undo.pop_all()
         return Endpoint(bridge, ifname, link.host_ifname, address, gateway, mac, mtu)
@@ -146,12 +151,10 @@ class Sandbox:
             except FileExistsError as error:
                 raise Conflict(f"The sandbox has an interface {ifname} already; disconnect it first.") from error
             undo.callback(route.change, netlink.delete_link(host_ifname))
-            # The kernel keeps the order, so IPv6 is told off before the link comes up and would make an
-            # address. Hairpin: with br_netfilter a container's packet to its own published port is bridged,
-            # not routed.
+            # In this order: IPv6 makes its address when the link comes up. Hairpin: with br_netfilter a container's
+            # packet to its own published port is bridged, not routed.
             no_ipv6 = [netlink.set_no_ipv6_link_local(host_ifname)] if has_ipv6() else []
             route.change(*no_ipv6, netlink.set_hairpin(host_ifname), netlink.set_link(host_ifname, up=True))
-            # A veth's peer cannot come up before the pair is complete (ENOTCONN from veth_open()).
             self._route_inside.change(netlink.set_link(ifname, up=True))
             undo.pop_all()
         return _Link(bridge, ifname, host_ifname, mtu)
@@ -195,7 +198,7 @@ def _in_own_thread(work: Callable[[], _Result]) -> _Result:
 
 
 def _new_sandbox() -> Sandbox:
-    unshare_netns()
+    unshare(CLONE_NEWNET)
     # Inherited by the interfaces to come; lo exists already and keeps ::1.
     if has_ipv6():
         write_sysctl("ipv6/conf/default/disable_ipv6", 1)
@@ -206,17 +209,13 @@ def _new_sandbox() -> Sandbox:
 
 
 def _existing_sandbox(netns: Path) -> Sandbox:
-    netns_fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        enter_netns(netns_fd)
-    finally:
-        os.close(netns_fd)
+    enter_path(netns, CLONE_NEWNET)
     return _sandbox_of_this_thread()
 
 
 def _sandbox_of_this_thread() -> Sandbox:
     with ExitStack() as undo:
-        netns_fd = open_thread_netns()
+        netns_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         undo.callback(os.close, netns_fd)
         sandbox = Sandbox(netns_fd, NetlinkSocket())
         undo.pop_all()

@@ -79,7 +79,7 @@ def test_a_published_web_server(engine: RunningEngine) -> None:
 def test_a_published_udp_port(engine: RunningEngine) -> None:
     import socket
 
-    server = ("alpine", "udpsvd", "0.0.0.0", "53", "cat")
+    server = ("alpine", "nc", "-u", "-l", "-p", "53", "-e", "cat")
     engine.docker("run", "-d", "--name", "echo", "-p", "127.0.0.1::53/udp", *server)
     port = int(engine.docker("port", "echo", "53/udp").stdout.decode().rpartition(":")[2])
     deadline = time.monotonic() + 10
@@ -99,7 +99,9 @@ def test_a_terminal(engine: RunningEngine) -> None:
     master, slave = pty.openpty()
     environment = {**os.environ, "DOCKER_HOST": engine.host}
     command = ["docker", "run", "--rm", "-it", "busybox", "sh"]
-    process = subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    )
     os.close(slave)
     try:
         assert b"/ #" in read_until(master, b"/ #")

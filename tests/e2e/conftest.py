@@ -132,16 +132,16 @@ class Terminal:
 
 
 @pytest.fixture(scope="session")
-def alpine_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return busybox_image_tar(tmp_path_factory.mktemp("images") / "alpine.tar", reference="alpine:latest")
+def busybox_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return busybox_image_tar(tmp_path_factory.mktemp("images") / "busybox.tar")
 
 
 @pytest.fixture(scope="session")
-def shared_wherry(tmp_path_factory: pytest.TempPathFactory, alpine_archive: Path) -> Iterator[Wherry]:
+def shared_wherry(tmp_path_factory: pytest.TempPathFactory, busybox_archive: Path) -> Iterator[Wherry]:
     wherry = Wherry(tmp_path_factory.mktemp("cli"))
     started = wherry("up")
     assert started.returncode == 0, started.stderr
-    loaded = wherry("load", "-i", str(alpine_archive))
+    loaded = wherry("load", "-i", str(busybox_archive))
     assert loaded.returncode == 0, loaded.stderr
     yield wherry
     wherry.shut_down()
@@ -149,7 +149,7 @@ def shared_wherry(tmp_path_factory: pytest.TempPathFactory, alpine_archive: Path
 
 @pytest.fixture
 def wherry(shared_wherry: Wherry) -> Iterator[Wherry]:
-    """An engine with the image `alpine`; containers a test leaves are removed."""
+    """An engine with the image `busybox`; containers a test leaves are removed."""
     yield shared_wherry
     left = shared_wherry("ps", "-aq").stdout.split()
     if left:

@@ -12,6 +12,11 @@ from runtime.oci import defaults
 BUSYBOX = Path("/bin/busybox")
 BOB = 1000
 
+_APPLETS = (
+    *("sh", "true", "false", "sleep", "cat", "ls", "id", "hostname", "mount", "umount", "env", "pwd", "echo", "stty"),
+    *("tty", "readlink", "kill", "grep", "stat", "touch", "chmod", "ps", "mkdir", "head", "tail", "wc", "test", "sort"),
+)
+
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "cgroup")
 
 
@@ -20,10 +25,7 @@ def make_rootfs(root: Path) -> Path:
     for name in ("bin", "etc", "tmp", "proc", "dev", "sys", "root", "home/bob", "mnt"):
         (root / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin/busybox")
-    for applet in (
-        "sh true false sleep cat ls id hostname mount env pwd echo stty tty readlink kill grep stat touch chmod "
-        "ps mkdir umount head tail wc test sysctl dd"
-    ).split():
+    for applet in _APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\nbob:x:{BOB}:{BOB}::/home/bob:/bin/sh\n")
     os.chown(root / "home/bob", BOB, BOB)
@@ -34,6 +36,8 @@ def make_rootfs(root: Path) -> Path:
 def make_spec(*args: str, **process: Any) -> dict[str, Any]:
     """The config.json of a container as the engine makes it; `process` overrides fields of its process."""
     capabilities = list(defaults.DEFAULT_CAPABILITIES)
+    is_root = process.get("user", {"uid": 0})["uid"] == 0
+    kinds = ("bounding", "effective", "permitted") if is_root else ("bounding",)
     return {
         "ociVersion": "1.0.2",
         "hostname": "box",
@@ -43,7 +47,7 @@ def make_spec(*args: str, **process: Any) -> dict[str, Any]:
             "cwd": "/",
             "env": ["PATH=/bin:/usr/bin", "COLOUR=blue"],
             "user": {"uid": 0, "gid": 0},
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(kinds, capabilities),
             "oomScoreAdj": 0,
             **process,
         },

@@ -8,7 +8,8 @@ Its programs are words: `echo A B` prints, `warn A` prints on standard error, `c
 with N, `sleep` runs until it is stopped, `tty` says whether it has a terminal; `missing` and `forbidden` cannot be
 started, as the kernel would refuse them. `engine.requests` lists what was asked as "METHOD /path" without the
 version; `engine.bodies` holds the bodies of creates; `engine.write(id, data)` makes a container print,
-`engine.emit` sends an event, `engine.hang` makes the engine take requests and never answer.
+`engine.emit` sends an event, `engine.hang` makes the engine take requests and never answer (`engine.hung` is set when
+it has taken one).
 """
 
 import http.server
@@ -180,6 +181,7 @@ class FakeEngine:
         self.uploaded_bytes = 0
         self.closing = threading.Event()
         self.hanging = threading.Event()
+        self.hung = threading.Event()
         self.events = Process(["events"], tty=True, takes_input=False)
         self._numbers = itertools.count(1)
         self._server = _Server(str(path), self)
@@ -337,6 +339,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         engine.requests.append(f"{self.command} {path}")
         if engine.hanging.is_set():
+            engine.hung.set()
             engine.closing.wait()
             return
         for method, pattern, handler in ROUTES:

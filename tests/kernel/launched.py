@@ -30,9 +30,7 @@ class LauncherProcess:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         # Its socket is there once the daemonizing parent has left; so a daemon, of which we learn the pid by hello.
-        subprocess.run(
-            [sys.executable, "-m", "runtime", "launcher", "--run-dir", str(run_dir), "--daemon"], check=True
-        )
+        subprocess.run([sys.executable, "-m", "runtime", "launcher", "--run-dir", str(run_dir), "--daemon"], check=True)
         with LauncherClient(run_dir) as client:
             self.pid = client.hello()["pid"]
         self._pidfd = os.pidfd_open(self.pid)
@@ -99,7 +97,9 @@ class Lab:
         bundle = make_bundle(self.directory / name, spec)
         return name, bundle, make_overlay(bundle, self.rootfs)
 
-    def start(self, spec: dict[str, Any], *, fds: Mapping[str, int] | None = None, join: list[str] | None = None) -> "Box":
+    def start(
+        self, spec: dict[str, Any], *, fds: Mapping[str, int] | None = None, join: list[str] | None = None
+    ) -> "Box":
         """Start a container without waiting for its end; raises ProcessFault."""
         name, bundle, overlay = self.bundle(spec)
         return self.adopt(name, bundle, self.client.run(name, bundle, rootfs=overlay, join=join or [], fds=fds))
@@ -197,6 +197,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture
 def lab(shared_lab: Lab) -> Iterator[Lab]:
     """The module's launcher; checks that a test leaves no descriptor and no mount behind."""
+    shared_lab.client.hello()  # it has accepted this connection, and closed any before
     fds, launcher_fds = set(os.listdir("/proc/self/fd")), shared_lab.launcher.open_fds()
     mounts = Path("/proc/self/mountinfo").read_text()
     yield shared_lab

@@ -21,8 +21,8 @@ from typing import TypeVar
 import pytest
 
 from runtime.linux import netlink
+from runtime.linux.namespaces import CLONE_NEWNET, setns, unshare
 from runtime.linux.netlink import NetlinkSocket, VethEnd
-from runtime.linux.netns import enter_netns, unshare_netns
 from runtime.network.bridge import BridgeConfig, ensure_bridge
 from runtime.network.nat import NatTable
 from runtime.network.sandbox import Sandbox, create_sandbox
@@ -60,7 +60,7 @@ def as_a_host_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
 def _run_in_child(test: Callable[[], None]) -> str:
     """What went wrong, empty if nothing."""
     try:
-        unshare_netns()
+        unshare(CLONE_NEWNET)
         with NetlinkSocket() as route:
             route.change(netlink.set_link("lo", up=True))
         before = open_descriptors()
@@ -89,7 +89,7 @@ def wherry_veths() -> set[str]:
 
 def in_sandbox(sandbox: Sandbox, work: Callable[[], Result]) -> Result:
     def entered() -> Result:
-        enter_netns(sandbox.fd)
+        setns(sandbox.fd, CLONE_NEWNET)
         return work()
 
     with ThreadPoolExecutor(max_workers=1) as executor:

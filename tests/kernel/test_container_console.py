@@ -8,7 +8,9 @@ from tests.fakes.bundles import BOB, make_spec
 
 __all__ = ["lab", "shared_lab"]
 
-SCRIPT = "tty; stty size; test -t 0 -a -t 1 -a -t 2 && echo all; ls -l /dev/console | head -c 10; echo; cat /proc/self/stat"
+SCRIPT = (
+    "tty; stty size; test -t 0 -a -t 1 -a -t 2 && echo all; ls -l /dev/console | head -c 10; echo; cat /proc/self/stat"
+)
 
 
 def test_container_with_a_terminal(lab: Lab) -> None:
@@ -26,7 +28,9 @@ def test_container_with_a_terminal(lab: Lab) -> None:
 
 def test_exec_with_a_terminal(lab: Lab) -> None:
     box = lab.start(make_spec("sleep", "100"))
-    started = lab.start_exec(box, "x", "sh", "-c", "tty; stat -c %u /dev/pts/0", terminal=True, user={"uid": BOB, "gid": BOB})
+    started = lab.start_exec(
+        box, "x", "sh", "-c", "tty; stat -c %u /dev/pts/0", terminal=True, user={"uid": BOB, "gid": BOB}
+    )
     assert started.console is not None
     assert read_to_end(started.console).split() == ["/dev/pts/0", str(BOB)]
     os.close(started.pidfd)
@@ -34,7 +38,9 @@ def test_exec_with_a_terminal(lab: Lab) -> None:
 
 
 def test_typing_interrupts(lab: Lab) -> None:
-    box = lab.start(make_spec("sh", "-c", "trap 'exit 5' INT; echo ready; while true; do sleep 0.01; done", terminal=True))
+    box = lab.start(
+        make_spec("sh", "-c", "trap 'exit 5' INT; echo ready; while true; do sleep 0.01; done", terminal=True)
+    )
     assert box.started.console is not None
     assert os.read(box.started.console, 100) == b"ready\r\n"
     os.write(box.started.console, b"\x03")

@@ -37,7 +37,13 @@ def test_is_as_confined_as_the_container(lab: Lab) -> None:
 def test_user_cwd_and_environment(lab: Lab) -> None:
     box = lab.start(make_spec("sleep", "100"))
     result = lab.exec(
-        box, "sh", "-c", "id -u; pwd; echo $A $HOME", user={"uid": BOB, "gid": BOB}, cwd="/tmp", env=["PATH=/bin", "A=b"]
+        box,
+        "sh",
+        "-c",
+        "id -u; pwd; echo $A $HOME",
+        user={"uid": BOB, "gid": BOB},
+        cwd="/tmp",
+        env=["PATH=/bin", "A=b"],
     )
     assert result.out.split() == ["1000", "/tmp", "b", "/home/bob"]
 
@@ -52,7 +58,13 @@ def test_nothing_is_left_open(lab: Lab) -> None:
     [
         (["nope"], "/", "exec", errno.ENOENT, 'exec: "nope": executable file not found in $PATH'),
         (["/etc/passwd"], "/", "exec", errno.EACCES, 'exec: "/etc/passwd": permission denied'),
-        (["true"], "/nope", "cwd", errno.ENOENT, 'chdir to cwd ("/nope") set in config.json failed: no such file or directory'),
+        (
+            ["true"],
+            "/nope",
+            "cwd",
+            errno.ENOENT,
+            'chdir to cwd ("/nope") set in config.json failed: no such file or directory',
+        ),
     ],
 )
 def test_failures(lab: Lab, args: list[str], cwd: str, phase: str, code: int, message: str) -> None:

@@ -19,7 +19,7 @@ from network_lab import (
     wherry_veths,
 )
 
-from runtime.errors import Conflict, SystemFault
+from runtime.errors import Conflict, InvalidParameter, SystemFault
 from runtime.linux.netlink import NetlinkSocket
 from runtime.network.bridge import BridgeConfig, ensure_bridge, remove_bridge
 from runtime.network.ipam import choose_subnet, host_networks
@@ -149,6 +149,8 @@ def test_a_failed_attach_leaves_no_interface():
             sandbox.attach(BRIDGE.name, ADDRESS, IPv4Address("192.0.2.1"))
         with pytest.raises(SystemFault):
             sandbox.attach(BRIDGE.name, ADDRESS, GATEWAY, mtu=7)
+        with pytest.raises(InvalidParameter, match="'02:42'"):
+            sandbox.attach(BRIDGE.name, ADDRESS, GATEWAY, mac="02:42")
         assert wherry_veths() == set()
         sandbox.attach(BRIDGE.name, ADDRESS, GATEWAY)
         with pytest.raises(Conflict, match="eth0"):

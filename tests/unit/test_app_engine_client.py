@@ -124,8 +124,7 @@ def test_closing_the_client_ends_a_call_that_hangs(engine: FakeEngine, client: E
 
     thread = threading.Thread(target=ask)
     thread.start()
-    while not engine.requests:
-        thread.join(0.001)
+    assert engine.hung.wait(5)
     client.close()
     thread.join(5)
     assert len(failures) == 1

@@ -194,31 +194,15 @@ def test_export_shows_devices_as_they_are_and_leaves_sockets_out(target: Path) -
     assert listing == b"f\nnull\n"
 
 
-def test_trees_deeper_than_paths_and_recursion_are_walked_and_removed(tmp_path: Path) -> None:
-    depth = 3000
-    top = tmp_path / "deep"
-    top.mkdir()
-    current = os.open(top, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("a", dir_fd=current)
-        following = os.open("a", os.O_RDONLY, dir_fd=current)
-        os.close(current)
-        current = following
-    os.close(current)
-    assert sum(1 for _ in walk(top)) == depth
-    remove_tree(top)
-    assert not top.exists()
-
-
 def test_walking_notices_a_directory_moved_away_under_it(tmp_path: Path) -> None:
-    (tmp_path / "top/a/b").mkdir(parents=True)
+    (tmp_path / "top/a/b/c").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     steps = walk(tmp_path / "top")
-    assert [next(steps).path, next(steps).path] == ["a", "a/b"]
+    assert [next(steps).path for _ in range(3)] == ["a", "a/b", "a/b/c"]
     (tmp_path / "top/a/b").rename(tmp_path / "elsewhere/b")
     with pytest.raises(OSError, match="Stale") as caught:
         list(steps)
-    assert caught.value.filename.endswith("a/b")
+    assert caught.value.filename.endswith("top/a/b")
 
 
 def test_removing_a_tree_leaves_what_its_symlinks_point_to(target: Path) -> None:

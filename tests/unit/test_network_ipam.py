@@ -1,12 +1,13 @@
 """Subnets and addresses: pure bookkeeping."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import Conflict, InvalidParameter
+from runtime.network.bridge import BridgeConfig
 from runtime.network.ipam import AddressPool, choose_subnet
 from runtime.network.sandbox import mac_of
 
@@ -89,3 +90,9 @@ def test_no_subnet_left_is_an_error_with_a_remedy():
 
 def test_a_mac_follows_from_its_address():
     assert mac_of(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
+
+
+@pytest.mark.parametrize("name", ["", "a" * 16, 'b" }', "..", "all", "a/b"])
+def test_a_bridge_name_that_would_mean_more_than_a_name_is_refused(name):
+    with pytest.raises(InvalidParameter, match="Invalid bridge name"):
+        BridgeConfig(name, IPv4Interface("10.0.0.1/24"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.engine_api import EngineApi, EventStream
@@ -17,9 +18,10 @@ _log = logging.getLogger(__name__)
 class PortWatch:
     """Reconciles when containers start or end, after every reconnection, and when poked."""
 
-    def __init__(self, api: EngineApi, forwards: PortForwards) -> None:
+    def __init__(self, api: EngineApi, forwards: PortForwards, wait_connected: Callable[[], Awaitable[None]]) -> None:
         self._api = api
         self._forwards = forwards
+        self._wait_connected = wait_connected
         self._changed = asyncio.Event()
         self._events: EventStream | None = None
         self._loop = asyncio.get_running_loop()
@@ -51,6 +53,7 @@ class PortWatch:
 
     async def _listen(self) -> None:
         while True:
+            await self._wait_connected()
             try:
                 await asyncio.to_thread(self._follow_events)
             except GuestUnreachable as error:

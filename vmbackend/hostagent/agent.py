@@ -8,13 +8,13 @@ import secrets
 import signal
 import sys
 import threading
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 from vmbackend import host
 from vmbackend.errors import MachineError
-from vmbackend.hostagent.control import ControlServer, listen
-from vmbackend.hostagent.protocol import encode
+from vmbackend.hostagent.control import ControlServer
+from vmbackend.hostagent.protocol import MAX_LINE_BYTES, encode
 from vmbackend.machine.events import EventHub
 from vmbackend.machine.lifecycle import Machine
 from vmbackend.machine.paths import MachinePaths
@@ -36,50 +36,63 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--machine", type=Path, required=True, metavar="DIR", help="the machine's folder")
     paths = MachinePaths(parser.parse_args(argv).machine.absolute())
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("paramiko").setLevel(logging.WARNING)
+    # It logs every failed connection with a traceback; ours say the same in a sentence.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     threading.stack_size(_THREAD_STACK_BYTES)
     try:
         paths.make_directories()
         lock = os.open(paths.hostagent_lock, os.O_RDWR | os.O_CREAT, 0o600)
         if not host.try_lock(lock):
             raise MachineError(f"The machine `{paths.name}` has a hostagent already.")
-        asyncio.run(_serve(paths))
+        asyncio.run(_serve(paths, lock))
     except (MachineError, OSError) as error:
         _say({"ok": False, "kind": type(error).__name__, "error": str(error)})
         return 1
     return 0
 
 
-async def _serve(paths: MachinePaths) -> None:
+async def _serve(paths: MachinePaths, lock: int) -> None:
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     events = EventHub()
     machine = Machine(paths, events)
+    ours = ExitStack()
 
     async def stop(force: bool, timeout_s: float) -> None:
         await machine.stop(force, timeout_s)
-        # Gone before the answer is: whoever was told "stopped" may start the next hostagent at once.
-        paths.hostagent_record.unlink(missing_ok=True)
+        # Before the answer: whoever is told "stopped" may start the next hostagent at once, under the same names.
+        ours.close()
         done.set()
 
-    async with AsyncExitStack() as undo:
+    with ours:
+        ours.callback(os.close, lock)
         token = secrets.token_hex(16)
         listener = host.bind_local(paths.control_socket)
-        undo.callback(paths.control_socket.unlink, missing_ok=True)
-        server = await listen(ControlServer(machine, events, token, stop), listener)
-        undo.callback(server.close)
+        ours.callback(paths.control_socket.unlink, missing_ok=True)
+        server = await asyncio.start_server(
+            ControlServer(machine, events, token, stop).serve_client, sock=listener, limit=MAX_LINE_BYTES
+        )
+        ours.callback(server.close)
         record = ProcessRecord.of(os.getpid(), {"address": host.address_of(listener), "token": token})
         assert record is not None, "this process is alive"
         record.write(paths.hostagent_record)
-        undo.callback(paths.hostagent_record.unlink, missing_ok=True)
+        ours.callback(paths.hostagent_record.unlink, missing_ok=True)
 
         machine.start()
         _say({"ok": True})
-        # Kept, because the loop holds tasks weakly.
-        stopping: set[asyncio.Task[None]] = set()
+
+        async def stop_on_signal() -> None:
+            try:
+                await stop(False, _SIGNAL_STOP_TIMEOUT_S)
+            except MachineError as error:
+                _log.warning("%s", error)
+                await stop(True, 0)
+
+        # The loop holds tasks weakly, so they are kept here.
+        stopping: list[asyncio.Task[None]] = []
 
         def on_signal() -> None:
-            stopping.add(loop.create_task(stop(False, _SIGNAL_STOP_TIMEOUT_S)))
+            stopping.append(loop.create_task(stop_on_signal()))
 
         # signal.signal rather than the loop's own, which Windows does not have.
         for number in (signal.SIGTERM, signal.SIGINT):

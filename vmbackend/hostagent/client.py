@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -77,8 +78,8 @@ def spawn_hostagent(paths: MachinePaths) -> None:
     assert process.stdout is not None
     with process.stdout:
         line = process.stdout.readline()
-    # It is meant to outlive this object, which would warn about that.
-    process.returncode = 0
+    # It is meant to outlive us; if we outlive it, somebody has to take note of its end.
+    threading.Thread(target=process.wait, name="hostagent-reaper", daemon=True).start()
     try:
         answer = decode(line)
     except ValueError:

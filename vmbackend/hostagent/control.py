@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vmbackend.errors import MachineError
-from vmbackend.hostagent.protocol import MAX_LINE_BYTES, decode, encode
+from vmbackend.hostagent.protocol import decode, encode
 from vmbackend.machine.events import EventHub
 from vmbackend.machine.lifecycle import Machine
 
@@ -60,10 +60,4 @@ class ControlServer:
             case "forwards":
                 return [asdict(port) for port in self._machine.forwards]
             case unknown:
-                raise MachineError(
-                    f"The hostagent knows no request `{unknown}`; client and hostagent differ in version."
-                )
-
-
-async def listen(server: ControlServer, listener: Any) -> asyncio.Server:
-    return await asyncio.start_server(server.serve_client, sock=listener, limit=MAX_LINE_BYTES)
+                raise MachineError(f"The hostagent knows no request `{unknown}`; restart the machine to update it.")

@@ -172,6 +172,7 @@ class Guest:
         self._engine_announced = engine_announced
         self._api = api
         self._ports: PortWatch | None = None
+        self.has_served = False
 
     async def wait_engine(self) -> None:
         """Until the engine answers through its socket on this computer."""
@@ -189,6 +190,7 @@ class Guest:
         """Ask the engine, the whole way; repairs a dead connection and a wrong clock. Raises GuestUnreachable."""
         try:
             guest_clock = await asyncio.to_thread(self._api.ping, _PING_TIMEOUT_S)
+            self.has_served = True
         except GuestUnreachable:
             await self.link.drop_if_dead(_PING_TIMEOUT_S)
             raise
@@ -198,7 +200,7 @@ class Guest:
 
     def watch_ports(self) -> None:
         """Offer published ports from now on."""
-        self._ports = PortWatch(self._api, self.forwards)
+        self._ports = PortWatch(self._api, self.forwards, self.link.wait_connected)
 
     def retry_refused_ports(self) -> None:
         if self._ports is not None and self.forwards.problems:

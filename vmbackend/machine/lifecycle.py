@@ -15,6 +15,7 @@ from vmbackend.errors import GuestUnreachable, StopFailed
 from vmbackend.forward.ports import PublishedPort
 from vmbackend.machine.events import EventHub, MachineEvent
 from vmbackend.machine.guest import Guest, QemuEnded, attach, start_qemu
+from vmbackend.machine.orphan import end_orphan
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared, prepare
 from vmbackend.machine.requirements import (
@@ -90,13 +91,13 @@ class Machine:
         elif force:
             await guest.cut_power()
         elif not await guest.power_off(timeout_s):
-            if before != "starting":
+            if guest.has_served:
                 self._set(before, self._reasons)
                 raise StopFailed(
-                    f"The guest of machine `{self._paths.name}` did not power off within {timeout_s:g} s; "
+                    f"The guest of machine `{self._paths.name}` does not power off; "
                     "try again, or force it (what containers have not saved is lost)."
                 )
-            # Nothing runs in it yet that could be lost.
+            # It never got so far as to have anything to lose.
             await guest.cut_power()
         if self._life is not None:
             await asyncio.wait([self._life])
@@ -130,13 +131,12 @@ class Machine:
                     undo.callback(self._forget_guest)
                     await self._run_once(undo)
             except Unmet as unmet:
-                self._step("qemu_gone", (str(unmet),))
+                self._step("failed", (str(unmet),))
                 return
             except QemuEnded as end:
                 was_up = self._state in ("running", "degraded")
-                self._step(
-                    "qemu_gone", (f"{end}; `{self._paths.qemu_log}` and `{self._paths.console_log}` may say why.",)
-                )
+                hint = f"`{self._paths.qemu_log}` and `{self._paths.console_log}` may say why"
+                self._step("qemu_gone", (f"{end}; {hint}.",))
                 if not was_up or not self._may_restart():
                     return
             _log.warning("starting the machine again")
@@ -174,6 +174,9 @@ class Machine:
             guest.retry_refused_ports()
 
     async def _prepare(self) -> Prepared:
+        done = await end_orphan(self._paths)
+        if done is not None:
+            _log.warning(done)
         return await prepare(self._paths, load_settings(self._paths))
 
     async def _probe(self, guest: Guest) -> None:

@@ -7,7 +7,7 @@ hostagent.
 from typing import Literal
 
 State = Literal["absent", "stopped", "starting", "running", "degraded", "stopping", "broken"]
-Event = Literal["start", "ready", "unmet", "probe_ok", "probe_failed", "stop", "stopped", "qemu_gone"]
+Event = Literal["start", "ready", "unmet", "probe_ok", "probe_failed", "stop", "stopped", "failed", "qemu_gone"]
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     ("stopped", "start"): "starting",
@@ -22,6 +22,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     ("running", "stop"): "stopping",
     ("degraded", "stop"): "stopping",
     ("broken", "stop"): "stopping",
+    ("starting", "failed"): "broken",
     ("starting", "qemu_gone"): "broken",
     ("running", "qemu_gone"): "broken",
     ("degraded", "qemu_gone"): "broken",

@@ -6,12 +6,12 @@ import socket
 
 from qemu.qmp import QMPClient, QMPError
 
-from vmbackend.errors import StartFailed
+from vmbackend.errors import MachineError, StartFailed
 
 _SSH_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s")
 
 
-class MonitorError(Exception):
+class MonitorError(MachineError):
     """QEMU refused a command, or is gone."""
 
 

@@ -101,6 +101,4 @@ class GuestConnection:
         except OSError:
             pass
         self._transport.close()
-        # The transport closes the socket when its thread ends, but has none when it was never started.
         self._transport.join()
-        self._stream.close()

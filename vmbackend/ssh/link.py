@@ -10,7 +10,9 @@ from vmbackend.ssh.connection import GuestConnection
 
 # A guest that restarts its network refuses for a moment; one that boots is waited for by its own announcement.
 _RETRY_S = 1.0
-_CONNECT_TIMEOUT_S = 30.0
+_CONNECT_TIMEOUT_S = 15.0
+# A connection made before the guest has its address hangs; so the first attempt waits for the guest's word, or this.
+_FIRST_ATTEMPT_AFTER_S = 20.0
 
 Connect = Callable[[float, Callable[[], None]], GuestConnection]
 
@@ -62,6 +64,7 @@ class GuestLink:
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
+        await self._wait_announced(_FIRST_ATTEMPT_AFTER_S)
         while True:
             lost = asyncio.Event()
 
@@ -74,7 +77,7 @@ class GuestLink:
                 self._connection = await asyncio.shield(self._attempt)
             except (GuestUnreachable, paramiko.SSHException, OSError) as error:
                 self.problem = str(error)
-                await self._pause()
+                await self._wait_announced(_RETRY_S)
                 continue
             self.problem = None
             self._connected.set()
@@ -84,10 +87,10 @@ class GuestLink:
             dead, self._connection = self._connection, None
             await asyncio.to_thread(dead.close)
 
-    async def _pause(self) -> None:
-        self._announced.clear()
+    async def _wait_announced(self, timeout_s: float) -> None:
         try:
-            async with asyncio.timeout(_RETRY_S):
+            async with asyncio.timeout(timeout_s):
                 await self._announced.wait()
         except TimeoutError:
             pass
+        self._announced.clear()
