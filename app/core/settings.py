@@ -3,6 +3,7 @@
 Keys this version does not know are kept, so that going back to an older Wherry loses nothing.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -56,5 +57,6 @@ class Settings:
                 os.fsync(file.fileno())
             temporary.replace(self._path)
         except OSError as failed:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise UserError(f"The settings cannot be written to {self._path}: {failed.strerror}.") from failed

@@ -1,12 +1,10 @@
-"""A Windows named pipe that looks like the few methods of a socket an HTTP client needs.
+"""A Windows named pipe as the byte stream that `app.engine.transport` needs.
 
 The handle is opened overlapped: on a synchronous handle Windows serialises reads and writes, and an attached
 terminal that waits for output could never send input.
 """
 
-import io
 import sys
-from typing import Any
 
 if sys.platform == "win32":
     import _winapi
@@ -26,30 +24,26 @@ if sys.platform == "win32":
         def settimeout(self, timeout_s: float | None) -> None:
             self._timeout_s = timeout_s
 
-        def sendall(self, data: Any) -> None:
+        def sendall(self, data: bytes) -> None:
             view = memoryview(data)
             while view:
                 overlapped, _ = _winapi.WriteFile(self._handle, bytes(view), overlapped=True)
                 written, _ = overlapped.GetOverlappedResult(True)
                 view = view[written:]
 
-        def recv_into(self, buffer: memoryview) -> int:
+        def recv(self, most: int) -> bytes:
             try:
-                overlapped, _ = _winapi.ReadFile(self._handle, len(buffer), overlapped=True)
+                overlapped, _ = _winapi.ReadFile(self._handle, most, overlapped=True)
                 self._reading = overlapped
                 self._wait(overlapped)
-                count, error = overlapped.GetOverlappedResult(True)
+                overlapped.GetOverlappedResult(True)
             except OSError as failed:
                 if failed.winerror in _ENDED:
-                    return 0
+                    return b""
                 raise
             finally:
                 self._reading = None
-            if error not in (0, _winapi.ERROR_MORE_DATA):
-                return 0
-            received = overlapped.getbuffer()
-            buffer[:count] = received[:count] if received else b""
-            return count
+            return bytes(overlapped.getbuffer() or b"")
 
         def _wait(self, overlapped: "_winapi.Overlapped") -> None:
             if self._timeout_s is None:
@@ -57,9 +51,6 @@ if sys.platform == "win32":
             if _winapi.WaitForSingleObject(overlapped.event, int(self._timeout_s * 1000)) != 0:
                 overlapped.cancel()
                 raise TimeoutError("timed out")
-
-        def makefile(self, mode: str = "rb", *_: Any, **__: Any) -> io.BufferedReader:
-            return io.BufferedReader(_PipeReader(self))
 
         def close_write(self) -> None:
             """Pipes have no half-close: a message of no bytes means end of input (go-winio's CloseWrite)."""
@@ -76,16 +67,6 @@ if sys.platform == "win32":
             handle, self._handle = self._handle, 0
             if handle:
                 _winapi.CloseHandle(handle)
-
-    class _PipeReader(io.RawIOBase):
-        def __init__(self, pipe: PipeSocket) -> None:
-            self._pipe = pipe
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            return self._pipe.recv_into(memoryview(buffer))
 
     def _open(path: str) -> int:
         while True:

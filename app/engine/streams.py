@@ -72,15 +72,14 @@ class _Closable:
 class OutputStream(_Closable):
     """What a container wrote, as `Output`s. Iterate once."""
 
-    def __init__(self, response: Response, multiplexed: bool, read: Callable[[], bytes] | None = None) -> None:
+    def __init__(self, response: Response, multiplexed: bool) -> None:
         super().__init__(response)
         self._multiplexed = multiplexed
-        self._read = read or response.read_some
 
     def __iter__(self) -> Iterator[Output]:
         decoder = FrameDecoder()
         try:
-            while data := self._read():
+            while data := self._response.read_some():
                 if self._multiplexed:
                     yield from decoder.feed(data)
                 else:
@@ -96,7 +95,7 @@ class AttachedStream(OutputStream):
     """
 
     def __init__(self, response: Response, tty: bool) -> None:
-        super().__init__(response, multiplexed=not tty, read=response.read_raw)
+        super().__init__(response, multiplexed=not tty)
 
     def write(self, data: bytes) -> None:
         """Raises OSError when the process or the engine is gone."""

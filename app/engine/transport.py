@@ -1,15 +1,14 @@
 """HTTP/1.1 to an engine over a unix socket, a Windows named pipe, or TCP on this computer.
 
-Built on `http.client` rather than `requests`: importing `requests` takes longer (about 120 ms) than a whole
-`wherry ps` may (100 ms), and an engine on a local socket needs none of what it adds (TLS, proxies, cookies,
-redirects, pools). Whatever goes to the Internet still uses `requests`.
+Built on h11, as the engine's own side is, rather than on `requests`: importing `requests` takes longer (about 120 ms)
+than a whole `wherry ps` may (100 ms), and an engine on a local socket needs none of what it adds (TLS, proxies,
+cookies, redirects, pools). Whatever goes to the Internet still uses `requests`.
 
-Each call has a connection of its own. On a local socket that costs a fraction of a millisecond, it makes a
-client usable from any number of threads, and closing a stream can never disturb another call.
+Each call has a connection of its own. On a local socket that costs a fraction of a millisecond, it makes a client
+usable from any number of threads, and closing a stream can never disturb another call.
 """
 
 import contextlib
-import http.client
 import json
 import socket
 import sys
@@ -19,32 +18,38 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 from weakref import WeakSet
 
+import h11
+
 from app.engine.errors import EngineError, EngineUnreachable
 
 Query = Mapping[str, str | int | bool | None]
+Body = bytes | Iterable[bytes] | None
 
-READ_CHUNK_BYTES = 64 * 1024
+_READ_BYTES = 64 * 1024
 
 
 class ByteStream(Protocol):
-    """The part of a socket that HTTP needs; a named pipe has it too."""
+    """The part of a socket that HTTP needs; a named pipe has it too. All raise OSError."""
 
-    def sendall(self, data: Any, /) -> None: ...
+    def sendall(self, data: bytes, /) -> None: ...
+    def recv(self, most: int, /) -> bytes: ...
     def settimeout(self, timeout_s: float | None, /) -> None: ...
-    def close_write(self) -> None: ...
-    def abort(self) -> None: ...
+
+    def close_write(self) -> None:
+        """Tell the peer that no more will be sent."""
+
+    def abort(self) -> None:
+        """Make a `recv` that waits in another thread return b""."""
+
     def close(self) -> None: ...
 
 
 class _Socket(socket.socket):
-    """A socket that can be half-closed and woken under the names a pipe has as well."""
-
     def close_write(self) -> None:
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
-        """Make a read that is waiting in another thread return end of file."""
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_RDWR)
 
@@ -68,7 +73,7 @@ class Address:
                 return cls("unix", rest)
             if scheme == "npipe":
                 return cls("npipe", rest.replace("/", "\\"))
-            if scheme in ("http", "tcp") and urlsplit(host).port:
+            if scheme in ("http", "tcp") and _port(host):
                 return cls("http", rest.rstrip("/"))
         raise EngineUnreachable(
             host,
@@ -77,8 +82,8 @@ class Address:
             "Use unix:///path/to/socket, npipe:////./pipe/name or http://127.0.0.1:port.",
         )
 
-    def connect(self, timeout_s: float | None) -> Any:
-        """A connected ByteStream. Raises OSError."""
+    def connect(self, timeout_s: float | None) -> ByteStream:
+        """Raises OSError."""
         if sys.platform == "win32":
             if self.scheme == "npipe":
                 from app.engine.pipe import PipeSocket
@@ -93,6 +98,13 @@ class Address:
         raise OSError(f"{self.scheme}:// does not exist on this system")
 
 
+def _port(url: str) -> int | None:
+    try:
+        return urlsplit(url).port
+    except ValueError:
+        return None
+
+
 def _connected(family: int, peer: Any, timeout_s: float | None) -> _Socket:
     connection = _Socket(family, socket.SOCK_STREAM)
     try:
@@ -104,78 +116,108 @@ def _connected(family: int, peer: Any, timeout_s: float | None) -> _Socket:
     return connection
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, address: Address, timeout_s: float | None) -> None:
-        super().__init__("localhost" if address.scheme != "http" else address.target)
-        self._address = address
-        self._connect_timeout_s = timeout_s
+class _Exchange:
+    """One request and its answer, event by event, on one connection."""
 
-    def connect(self) -> None:
-        self.sock = self._address.connect(self._connect_timeout_s)
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream = stream
+        self._http = h11.Connection(h11.CLIENT)
+
+    def send(self, request: h11.Request, body: Body) -> None:
+        """Raises OSError. An engine that refuses an upload hangs up before it is complete: its answer still counts."""
+        pieces = [body] if isinstance(body, bytes) else body or ()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._send(request)
+            for piece in pieces:
+                self._send(h11.Data(data=piece))
+            self._send(h11.EndOfMessage())
+
+    def _send(self, event: h11.Event) -> None:
+        if data := self._http.send(event):
+            self.stream.sendall(data)
+
+    def head(self) -> h11.Response | h11.InformationalResponse:
+        """The answer's head, or that of a switch to another protocol. Raises OSError, h11.RemoteProtocolError."""
+        while True:
+            event = self._next()
+            if isinstance(event, h11.Response):
+                return event
+            if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                return event
+            if isinstance(event, h11.ConnectionClosed):
+                raise ConnectionResetError("closed before it answered")
+
+    def body(self) -> bytes:
+        """The next bytes as they arrive, b"" at the end; also after a switch. Raises as `head` does."""
+        if self._http.their_state is h11.SWITCHED_PROTOCOL:
+            early, _ = self._http.trailing_data
+            if early and not self._handed_over:
+                self._handed_over = True
+                return early
+            return self.stream.recv(_READ_BYTES)
+        event = self._next()
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    _handed_over = False
+
+    def _next(self) -> Any:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(self.stream.recv(_READ_BYTES))
+        return event
 
 
 class Response:
-    """An answer whose body is read while it arrives. `close()` may come from any thread."""
+    """An answer whose body is read while it arrives."""
 
-    def __init__(self, host: str, raw: http.client.HTTPResponse, stream: ByteStream) -> None:
+    def __init__(self, host: str, exchange: _Exchange, head: h11.Response | h11.InformationalResponse) -> None:
+        self.stream = exchange.stream
+        self.status = head.status_code
+        self.reason = head.reason.decode("latin-1")
         self._host = host
-        self._raw = raw
-        self.stream = stream
-        self.status = raw.status
-        self._closed = False
+        self._exchange = exchange
+        self._headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+        self._aborted = False
 
     def header(self, name: str) -> str:
-        return self._raw.getheader(name, "")
+        return self._headers.get(name.lower(), "")
 
     def read(self) -> bytes:
-        """The whole body; closes the connection."""
+        """The whole body; closes the connection. Raises EngineUnreachable if it breaks."""
         try:
-            return self._raw.read()
-        except (OSError, http.client.HTTPException) as failed:
-            raise _lost(self._host, failed) from failed
+            return b"".join(iter(self.read_some, b""))
         finally:
             self.close()
 
     def read_some(self) -> bytes:
-        """The next bytes of the body as soon as there are any; b"" at its end or once closed.
+        """The next bytes as soon as there are any; b"" at the end or once aborted.
 
         Raises EngineUnreachable if the connection breaks.
         """
-        return self._receive(self._raw.read1)
-
-    def read_raw(self) -> bytes:
-        """As `read_some`, but for a connection that is no longer HTTP (attach, exec)."""
-        return self._receive(self._raw.fp.read1)
-
-    def _receive(self, read1: Any) -> bytes:
-        if self._closed:
+        if self._aborted:
             return b""
         try:
-            data: bytes = read1(READ_CHUNK_BYTES)
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as failed:
-            # Closing from another thread takes the file away under the read: that is the end, not a fault.
-            if self._closed:
+            return self._exchange.body()
+        except (OSError, h11.RemoteProtocolError) as failed:
+            if self._aborted:
                 return b""
             raise _lost(self._host, failed) from failed
-        return data
 
     def close(self) -> None:
-        self._closed = True
-        self.stream.abort()
+        """For the thread that reads."""
+        self.abort()
         self.stream.close()
-        self._raw.close()
 
     def abort(self) -> None:
         """End a read that is waiting in another thread; that thread then closes."""
-        self._closed = True
+        self._aborted = True
         self.stream.abort()
 
 
 class Transport:
     """Requests to one engine.
 
-    `timeout_s` bounds connecting and the wait for the first line of an answer. Bodies that go on for as
-    long as their subject does (logs, events, attach) are read without a limit.
+    `timeout_s` bounds connecting and the wait for the head of an answer. Bodies that go on for as long as their
+    subject does (logs, events, attach) are read without a limit.
     """
 
     def __init__(self, host: str, timeout_s: float, prefix: str) -> None:
@@ -184,7 +226,7 @@ class Transport:
         self.timeout_s = timeout_s
         self._prefix = prefix
         self._address = Address.parse(host)
-        self._streams: WeakSet[Any] = WeakSet()
+        self._streams: WeakSet[ByteStream] = WeakSet()
 
     def close(self) -> None:
         """End every answer that is still being read or waited for."""
@@ -196,56 +238,37 @@ class Transport:
         method: str,
         path: str,
         query: Query | None = None,
-        body: bytes | Iterable[bytes] | None = None,
+        body: Body = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         patient: bool = False,
     ) -> Response:
         """Send a request and return once the answer's head is there.
 
-        `patient` waits for the head without a limit, for calls that answer when their work is done.
-        Raises EngineError for a status of 400 and above, EngineUnreachable if nothing answers.
+        `timeout_s` bounds the whole call; `patient` waits for the head without a limit, for calls that answer when
+        their work is done. Raises EngineError for a status of 400 and above, EngineUnreachable if nothing answers.
         """
-        limit_s = None if patient else (timeout_s or self.timeout_s)
-        connection = _Connection(self._address, self.timeout_s)
         try:
-            try:
-                connection.connect()
-            except OSError as failed:
-                raise _no_connection(self.host, failed) from failed
-            stream: Any = connection.sock
-            self._streams.add(stream)
-            stream.settimeout(limit_s)
-            target = _target(self._prefix + path, query)
-            raw = self._exchange(connection, method, target, body, dict(headers or {}))
-            # The body may take as long as it takes, except after a limit meant for the whole call.
-            stream.settimeout(limit_s if timeout_s else None)
-        except BaseException:
-            connection.close()
-            raise
-        response = Response(self.host, raw, stream)
-        if raw.status >= 400:
-            raise EngineError(raw.status, _message(response.read(), raw.status, raw.reason))
-        return response
-
-    def _exchange(
-        self,
-        connection: _Connection,
-        method: str,
-        target: str,
-        body: bytes | Iterable[bytes] | None,
-        headers: dict[str, str],
-    ) -> http.client.HTTPResponse:
-        chunked = body is not None and not isinstance(body, bytes)
-        if chunked:
-            headers["Transfer-Encoding"] = "chunked"
+            stream = self._address.connect(timeout_s or self.timeout_s)
+        except OSError as failed:
+            raise _no_connection(self.host, failed) from failed
+        self._streams.add(stream)
+        exchange = _Exchange(stream)
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                # An engine that refuses an upload answers before it has read it all: the answer still counts.
-                connection.request(method, target, body, headers, encode_chunked=chunked)
-            return connection.getresponse()
-        except (OSError, http.client.HTTPException) as failed:
+            stream.settimeout(None if patient else (timeout_s or self.timeout_s))
+            exchange.send(_request(method, _target(self._prefix + path, query), body, headers or {}), body)
+            head = exchange.head()
+            stream.settimeout(timeout_s)
+        except (OSError, h11.RemoteProtocolError) as failed:
+            stream.close()
             raise _lost(self.host, failed) from failed
+        except BaseException:
+            stream.close()
+            raise
+        response = Response(self.host, exchange, head)
+        if response.status >= 400:
+            raise EngineError(response.status, _message(response.read(), response.status, response.reason))
+        return response
 
     def json(
         self,
@@ -261,6 +284,17 @@ class Transport:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         answer = self.open(method, path, query, body, headers, timeout_s, patient).read()
         return json.loads(answer) if answer else None
+
+
+def _request(method: str, target: str, body: Body, headers: Mapping[str, str]) -> h11.Request:
+    sent = {"Host": "wherry", "User-Agent": "wherry", "Connection": "close", **headers}
+    if isinstance(body, bytes):
+        sent["Content-Length"] = str(len(body))
+    elif body is not None:
+        sent["Transfer-Encoding"] = "chunked"
+    elif method == "POST":
+        sent["Content-Length"] = "0"
+    return h11.Request(method=method, target=target, headers=list(sent.items()))
 
 
 def segment(name: str) -> str:

@@ -89,7 +89,7 @@ class ContainersPage(ListPage):
         self.empty.say(
             "containers",
             tr("No containers yet"),
-            tr("A container is a program in its own small world: its files, its network, its limits."),
+            tr("A container runs a program with its own files, network and limits."),
             tr("Run your first container"),
         )
 
@@ -184,8 +184,12 @@ class ContainersPage(ListPage):
             sentence = tr('Remove "{name}"?', name=containers[0].name)
         else:
             sentence = tr("Remove {count} containers?", count=len(containers))
-        losses = [tr("What it wrote outside volumes is deleted.")]
-        if live == 1:
+        losses = [tr("What they wrote outside volumes is deleted.")]
+        if len(containers) == 1:
+            losses = [tr("What it wrote outside volumes is deleted.")]
+            if live:
+                losses.insert(0, tr("It is running and will be stopped at once."))
+        elif live == 1:
             losses.insert(0, tr("One is running and will be stopped at once."))
         elif live:
             losses.insert(0, tr("{count} are running and will be stopped at once.", count=live))

@@ -18,6 +18,7 @@ from app.core.translations import tr
 from app.engine.client import EngineClient
 from app.engine.models import Container, EngineInfo, Event, Image
 from app.engine.streams import JsonStream, OutputStream
+from app.gui import wording
 from app.gui.connection import Connection, EngineFacts, Failure, LinkEvent, LinkState
 from app.gui.failures import explain
 from app.gui.log_feed import QUEUE_LINES, LogFeed
@@ -265,24 +266,24 @@ class EngineLink(QObject):
 
     def _phase(self, phase: str) -> None:
         """Worker thread: the backend says what it is doing."""
-        self._deliver(lambda: self._set_connection(replace(self.connection, reason=tr(phase), remedy="")))
+        self._deliver(lambda: self._set_connection(replace(self.connection, reason=wording.phase(phase), remedy="")))
 
     def _probed(self, answer: tuple[EngineStatus, EngineInfo | None]) -> None:
         self._end_probe()
         status, info = answer
-        self._set_facts(_facts(self._backend.name, status, info))
         reason = " ".join(status.reasons)
         match status.state:
             case "running" | "degraded":
                 self._found(status.host)
             case "starting":
                 self._drop_clients()
-                self._happened(LinkEvent.COMING, tr(status.detail.get("phase", "")) or reason)
+                self._happened(LinkEvent.COMING, wording.phase(status.detail.get("phase", "")) or reason)
             case "absent" | "stopped" | "stopping":
                 self._drop_clients()
                 self._happened(LinkEvent.ABSENT)
             case "broken" | "unreachable":
                 self._lost(Failure(reason or tr("The engine does not answer.")))
+        self._set_facts(_facts(self._backend.name, status, info))
         self._plan_next_probe()
 
     def _probe_expired(self) -> None:
@@ -362,6 +363,7 @@ class EngineLink(QObject):
         self._asking = self._ordering = None
         self._stale = True
         self.has_listed = False
+        self._set_facts(EngineFacts(backend=self._backend.name, host=self._backend.host()))
 
     def _show_lists(self, containers: list[Container], images: list[Image]) -> None:
         self.has_listed = True

@@ -105,7 +105,7 @@ class LogsView(QWidget):
         self._next = IconButton(theme, tr("Next match"), "next")
         self._next.clicked.connect(lambda: self._find(backward=False))
         self._matches = label("", "small")
-        self._timestamps = IconButton(theme, tr("Show timestamps"), "clock", checkable=True)
+        self._timestamps = IconButton(theme, tr("Show timestamps (UTC)"), "clock", checkable=True)
         self._timestamps.toggled.connect(self._redraw)
         self._follow = IconButton(theme, tr("Follow new lines"), "down", checkable=True)
         self._follow.setChecked(True)
@@ -249,7 +249,7 @@ class LogsView(QWidget):
                 cursor.insertBlock()
             empty = False
             if stamp:
-                cursor.insertText(entry.time[:23].ljust(23) + "  ", self._stamp_format)
+                cursor.insertText(entry.time[:23].replace("T", " ").ljust(23) + "  ", self._stamp_format)
             spans, self._style = ansi.spans(entry.text, self._style)
             for span in spans:
                 cursor.insertText(span.text, self._format(span.style))

@@ -17,6 +17,8 @@ from app.gui.qt import (
 )
 from app.gui.theme import Theme, Tone
 
+SCROLL_BAR_WIDTH = 16  # lies in the page's margin, so that cards keep their width when it appears
+
 STATE_TONES: dict[LinkState, Tone] = {
     LinkState.STOPPED: "neutral",
     LinkState.STARTING: "info",
@@ -48,13 +50,13 @@ def backend_text(backend: str) -> str:
             return tr("In a virtual machine")
         case "remote":
             return tr("At an address given to Wherry")
-    return tr("On this computer, without a virtual machine")
+    return tr("Natively on this computer")
 
 
 def acceleration_text(facts: EngineFacts) -> str:
     """How fast the backend is, and why."""
     if facts.backend == "native":
-        return tr("Full speed: containers use this computer's kernel")
+        return tr("Not needed: nothing is emulated")
     name = facts.accelerator.upper()
     return f"{name}: {facts.accelerator_reason}" if name and facts.accelerator_reason else name
 
@@ -72,7 +74,7 @@ class MachinePage(QWidget):
 
         content = QWidget()
         self._content = QVBoxLayout(content)
-        self._content.setContentsMargins(0, 0, 0, 0)
+        self._content.setContentsMargins(0, 0, SCROLL_BAR_WIDTH, 0)
         self._content.setSpacing(16)
         self._content.addWidget(self._make_state_card())
         self._content.addWidget(self._make_reasons_card())
@@ -86,10 +88,13 @@ class MachinePage(QWidget):
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         scroll.setWidget(content)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(28, 24, 28, 24)
+        layout.setContentsMargins(28, 24, 28 - SCROLL_BAR_WIDTH, 24)
         layout.setSpacing(16)
         layout.addWidget(self.header)
-        layout.addWidget(self.banner)
+        above = QHBoxLayout()
+        above.setContentsMargins(0, 0, SCROLL_BAR_WIDTH, 0)
+        above.addWidget(self.banner)
+        layout.addLayout(above)
         layout.addWidget(scroll, 1)
 
         link.connection_changed.connect(self._show_connection)

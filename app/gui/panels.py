@@ -4,6 +4,7 @@ from app.core.translations import tr
 from app.gui.qt import (
     QApplication,
     QCheckBox,
+    QComboBox,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -123,6 +124,24 @@ class CheckBox(QCheckBox):
         tick = self._theme.pixmap("check", "on_accent", 14, self.devicePixelRatioF())
         painter = QPainter(self)
         painter.drawPixmap(box.center().x() - 6, box.center().y() - 6, tick)
+        painter.end()
+
+
+class ComboBox(QComboBox):
+    """A choice one can also type, with a drawn arrow, for the same reason."""
+
+    def __init__(self, theme: Theme) -> None:
+        super().__init__()
+        self._theme = theme
+        self.setEditable(True)
+        self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        arrow = self._theme.pixmap("next", "text_muted", 16, self.devicePixelRatioF())
+        painter = QPainter(self)
+        painter.drawPixmap(self.width() - 26, self.height() // 2 - 8, arrow)
         painter.end()
 
 

@@ -7,7 +7,7 @@ from app.core.translations import tr
 from app.gui import run_form
 from app.gui.connection import Failure
 from app.gui.engine_link import EngineLink
-from app.gui.panels import Banner, Button, CheckBox, label
+from app.gui.panels import Banner, Button, CheckBox, ComboBox, label
 from app.gui.qt import (
     QComboBox,
     QDialog,
@@ -26,6 +26,7 @@ from app.gui.theme import Theme, fixed_font
 from app.services.containers import RunOptions
 
 Check = Callable[[str], str]
+FIELD_WIDTH = 300
 
 
 class RunDialog(QDialog):
@@ -41,10 +42,8 @@ class RunDialog(QDialog):
         self._link = link
         self._checked: list[tuple[Callable[[], str], QLabel, QWidget, Check]] = []
         self.setWindowTitle(tr("Run a container"))
-        self.setMinimumWidth(620)
 
-        self.image = QComboBox()
-        self.image.setEditable(True)
+        self.image = ComboBox(theme)
         self.image.addItems(sorted(references))
         if image:
             self.image.setCurrentText(image)
@@ -74,6 +73,8 @@ class RunDialog(QDialog):
         grid.setVerticalSpacing(12)
         grid.setColumnStretch(0, 1)
         grid.setColumnStretch(1, 1)
+        grid.setColumnMinimumWidth(0, FIELD_WIDTH)
+        grid.setColumnMinimumWidth(1, FIELD_WIDTH)
         form = run_form
         cells: tuple[tuple[str, QWidget, Check, int, int, int], ...] = (
             (tr("Image"), self.image, form.image_problem, 0, 0, 1),

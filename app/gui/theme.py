@@ -328,7 +328,7 @@ QToolButton:focus {{ border-color: {p.accent}; }}
 QLineEdit, QPlainTextEdit[look="field"], QComboBox {{
     background: {p.surface}; color: {p.text}; border: 1px solid {p.border_strong}; border-radius: {RADIUS}px;
     padding: 0 10px; min-height: 34px; selection-background-color: {p.accent};
-    selection-color: {p.on_accent};
+    selection-color: {p.on_accent}; placeholder-text-color: {p.text_faint};
 }}
 QPlainTextEdit[look="field"] {{ padding: 6px 8px; }}
 QLineEdit:focus, QPlainTextEdit[look="field"]:focus, QComboBox:focus {{
@@ -336,13 +336,17 @@ QLineEdit:focus, QPlainTextEdit[look="field"]:focus, QComboBox:focus {{
 }}
 QPlainTextEdit[look="field"]:focus {{ padding: 5px 7px; }}
 QLineEdit[invalid="true"] {{ border: 2px solid {p.danger}; padding: 0 9px; min-height: 32px; }}
-QComboBox::drop-down {{ border: none; width: 24px; }}
+QComboBox::drop-down {{ border: none; width: 30px; }}
+QComboBox::down-arrow {{ image: none; }}
 QComboBox QAbstractItemView {{
     background: {p.surface}; border: 1px solid {p.border_strong}; selection-background-color: {p.accent_soft};
     selection-color: {p.text}; outline: none;
 }}
 
-QCheckBox {{ spacing: 8px; background: transparent; border: 2px solid transparent; border-radius: 6px; padding: 2px; }}
+QCheckBox {{
+    spacing: 8px; background: transparent; border: 2px solid transparent; border-radius: 6px; padding: 2px;
+    margin-left: -4px;
+}}
 QCheckBox:focus {{ border-color: {p.accent}; }}
 QCheckBox::indicator {{
     width: 16px; height: 16px; border: 1px solid {p.border_strong}; border-radius: 5px; background: {p.surface};

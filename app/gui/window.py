@@ -105,6 +105,7 @@ class MainWindow(QMainWindow):
         """Follow the log of container `key`."""
         container = self.containers.containers.item(key)
         if container is not None:
+            self.sidebar.set_page(CONTAINERS)
             self.pages.setCurrentWidget(self.logs)
             self.logs.show_feed(container.name, self._link.log_feed(key))
 

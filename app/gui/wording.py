@@ -15,9 +15,9 @@ def age(seconds: float) -> str:
         return tr("{count} min ago", count=past_s // MINUTE_S)
     if past_s < DAY_S:
         return tr("{count} h ago", count=past_s // HOUR_S)
-    if past_s < MONTH_S:
+    if past_s < 2 * MONTH_S:
         return tr("{count} d ago", count=past_s // DAY_S)
-    if past_s < YEAR_S:
+    if past_s < 2 * YEAR_S:
         return tr("{count} months ago", count=past_s // MONTH_S)
     return tr("{count} years ago", count=past_s // YEAR_S)
 
@@ -72,3 +72,19 @@ def pending(verb: str) -> str:
         case "restart":
             return tr("Restarting…")
     return tr("Removing…")
+
+
+def phase(name: str) -> str:
+    """A step of starting or stopping an engine, as a backend names it, in words; unknown ones as they are."""
+    words = {
+        "Starting the engine": tr("Starting the engine…"),
+        "Stopping the engine": tr("Stopping the engine…"),
+        "Stopping the machine": tr("Stopping the virtual machine…"),
+        "prepared": tr("Preparing the virtual machine's disk…"),
+        "qemu started": tr("Starting the virtual machine…"),
+        "qmp": tr("Starting the virtual machine…"),
+        "kernel": tr("Starting Linux in the virtual machine…"),
+        "ssh": tr("Connecting to the virtual machine…"),
+        "engine": tr("Starting the engine in the virtual machine…"),
+    }
+    return words.get(name, name)

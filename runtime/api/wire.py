@@ -13,11 +13,10 @@ from runtime.engine.container import Container, State
 from runtime.engine.events import Event
 from runtime.engine.execs import Exec
 from runtime.engine.logs import rfc3339_nano
-from runtime.engine.networks import Attachment, Network
+from runtime.engine.networks import Attachment, Network, PublishedPort
 from runtime.engine.options import MountRequest
 from runtime.engine.volumes import Volume
 from runtime.errors import InvalidParameter
-from runtime.network.nat import PortBinding
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -206,7 +205,7 @@ def endpoint(attachment: Attachment | None, network: Network) -> dict[str, Any]:
 def network_settings(container: Container, attachment: Attachment | None, network: Network) -> dict[str, Any]:
     shown = endpoint(attachment, network)
     ports: dict[str, Any] = dict.fromkeys(container.options.exposed)
-    for bound in attachment.bindings if attachment else []:
+    for bound in attachment.ports if attachment else []:
         key = f"{bound.container_port}/{bound.protocol}"
         ports[key] = (ports.get(key) or []) + [
             {"HostIp": address, "HostPort": str(bound.host_port)} for address in _addresses(bound)
@@ -240,7 +239,7 @@ def network_settings(container: Container, attachment: Attachment | None, networ
     }
 
 
-def _addresses(bound: PortBinding) -> list[str]:
+def _addresses(bound: PublishedPort) -> list[str]:
     """Where a published port is reached; over IPv6 TCP alone is carried (runtime.network.userland)."""
     address = str(bound.host_address)
     return [address, "::"] if address == "0.0.0.0" and bound.protocol == "tcp" else [address]
@@ -249,7 +248,7 @@ def _addresses(bound: PortBinding) -> list[str]:
 def ports_summary(attachment: Attachment | None, container: Container) -> list[dict[str, Any]]:
     summary: list[dict[str, Any]] = []
     published = set()
-    for bound in attachment.bindings if attachment else []:
+    for bound in attachment.ports if attachment else []:
         published.add(f"{bound.container_port}/{bound.protocol}")
         for address in _addresses(bound):
             summary.append(

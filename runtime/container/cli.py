@@ -113,10 +113,12 @@ def _create(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     container, started = _created(arguments)
     try:
+        # Before the program runs: it may be ended as soon as it does.
+        if not arguments.detach:
+            _forward_signals(started.pidfd)
         lifecycle.start(container)
         if arguments.detach:
             return 0
-        _forward_signals(started.pidfd)
         return lifecycle.wait(started)
     finally:
         if not arguments.detach:

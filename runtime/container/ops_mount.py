@@ -122,6 +122,9 @@ class MountFilesystem(NamedTuple):
                 if self.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options):
                     # A tmpfs over a directory looks like that directory, as in runc.
                     options = (*options, f"mode={stat.S_IMODE(os.stat(target).st_mode):o}")
+                if self.attributes.set & mounts.MOUNT_ATTR_RDONLY:
+                    # The filesystem itself too, as mount(2) has it: a mount can be made writable again, this cannot.
+                    options = (*options, "ro")
                 for option in options:
                     key, equals, value = option.partition("=")
                     if equals:

@@ -87,7 +87,6 @@ _DEV_LINKS = (
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
     ("ptmx", "pts/ptmx"),
 )
 
@@ -171,7 +170,7 @@ def compile_container(spec: "Spec", launch: Launch, facts: HostFacts) -> Plan:
         Phase("root", _root(spec, launch)),
         Phase("hooks", [RuntimeHooks()] if has_runtime_hooks else []),
         Phase("mounts", _mounts(spec, launch, facts)),
-        Phase("devices", _devices(spec)),
+        Phase("devices", _devices(spec, facts)),
         Phase("console", _console(process, mount=True)),
         Phase("hooks", _hooks("createContainer", hooks, state)),
         # Written through the host's /proc: the container's may be anything.
@@ -306,12 +305,10 @@ def _cgroup_mount(destination: str, attributes: mount_options.Attributes, facts:
         ([name.removeprefix("name=") for name in names], mount_point, ",".join(names))
         for mount_point, names in by_mount_point.items()
     ]
-    if facts.cgroup_unified:
-        hierarchies.append((["unified"], facts.cgroup_unified, ""))
     return [MountCgroupV1(destination, hierarchies, attributes)]
 
 
-def _devices(spec: "Spec") -> list[Op]:
+def _devices(spec: "Spec", facts: HostFacts) -> list[Op]:
     for mount in spec.get("mounts", ()):
         if os.path.normpath(mount["destination"]) == "/dev" and "bind" in (
             mount.get("type"),
@@ -326,6 +323,8 @@ def _devices(spec: "Spec") -> list[Op]:
         if f"/dev/{name}" not in listed
     ]
     ops += [LinkInDev(name, target) for name, target in _DEV_LINKS]
+    if facts.kcore:
+        ops.append(LinkInDev("core", "/proc/kcore"))
     return ops
 
 

@@ -4,6 +4,7 @@
     <data_root>/content/ingest/     blobs being written; emptied at start
     <data_root>/layers/<chain hex>/ one unpacked layer: diff/ and layer.json
     <data_root>/snapshots/<id>/     a container's overlay: upper/ and work/
+    <data_root>/spares/             snapshots made ahead
     <data_root>/trash/              what was removed and awaits deletion
 
 Everything appears by rename, so what a killed process leaves behind is never taken for content.

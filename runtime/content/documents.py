@@ -10,6 +10,11 @@ from runtime.oci.image import MANIFEST, Descriptor, ImageConfig, Index, Manifest
 DOCUMENT_BYTES_MAX = 8 << 20
 _LAYERS_MAX = 512
 
+# What the rest of the engine takes on trust from the `config` part of an image configuration.
+_SETTING_LISTS = ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell")
+_SETTING_STRINGS = ("User", "WorkingDir", "StopSignal")
+_SETTING_MAPPINGS = ("ExposedPorts", "Volumes", "Labels", "Healthcheck")
+
 
 def parse_json(data: bytes, what: str) -> Any:
     """Any JSON; raises InvalidParameter naming `what` the document is."""
@@ -46,16 +51,30 @@ def parse_config(data: bytes) -> ImageConfig:
     rootfs = _mapping(document.get("rootfs"), f"{what}'s rootfs")
     for diff_id in _list(rootfs.get("diff_ids"), f"{what}'s diff_ids"):
         digest.hex_of(_string(diff_id, f"{what}'s diff ID"))
-    settings = _mapping(document.get("config") or {}, f"{what}'s config")
+    settings = _settings(_mapping(document.get("config") or {}, f"{what}'s config"))
     normal = {
         **document,
         "architecture": _string(document.get("architecture", ""), f"{what}'s architecture"),
         "os": _string(document.get("os", ""), f"{what}'s os"),
         "created": _string(document.get("created") or "", f"{what}'s creation time"),
-        "config": {key: value for key, value in settings.items() if value is not None},
+        "config": settings,
         "history": _list(document.get("history") or [], f"{what}'s history"),
     }
     return cast(ImageConfig, normal)
+
+
+def _settings(document: dict[str, Any]) -> dict[str, Any]:
+    settings = {key: value for key, value in document.items() if value is not None}
+    for key in settings.keys() & set(_SETTING_LISTS):
+        for item in _list(settings[key], f"image's {key}"):
+            _string(item, f"image's {key}")
+    for key in settings.keys() & set(_SETTING_STRINGS):
+        _string(settings[key], f"image's {key}")
+    for key in settings.keys() & set(_SETTING_MAPPINGS):
+        _mapping(settings[key], f"image's {key}")
+    for name, value in settings.get("Labels", {}).items():
+        _string(value, f"image's label {name}")
+    return settings
 
 
 def encode(document: object) -> bytes:

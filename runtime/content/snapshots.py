@@ -1,6 +1,13 @@
-"""Container root file systems: an overlay's writable directories over an image's layers. Mounts nothing."""
+"""Container root file systems: an overlay's writable directories over an image's layers. Mounts nothing.
 
+Directories are made ahead, in the background. Measured on ext4: a mkdir takes 20 microseconds, but 300 for half a
+minute after many files were deleted (the kernel avoids inodes freed recently: ext4/ialloc.c, recently_deleted),
+which is just what starting and removing containers does. A rename takes 20 always.
+"""
+
+import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,15 +39,23 @@ class OverlayRootfs:
 class Snapshots:
     """The snapshots under one data root. Calls for different ids may come from different threads."""
 
+    SPARES = 16
+    """Prepared directories kept ready: more than anybody starts between two calls of `reap`."""
+
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._layers = root / "layers"
         self._directory = root / "snapshots"
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._trash = Trash(root / "trash")
+        self._spares_directory = root / "spares"
+        self._spares_directory.mkdir(mode=0o700, exist_ok=True)
+        for left in self._spares_directory.iterdir():
+            self._trash.discard(left)
+        self._spares: list[Path] = []  # popped and appended by several threads, each in one step
 
     def prepare(self, snapshot_id: str, image: HasLayers) -> OverlayRootfs:
-        """Makes the writable directories of a new container. On the way of every start: three mkdirs.
+        """Makes the writable directories of a new container; on the way of every start.
 
         The upper directory is what the container sees as `/`, so it takes after the image's own.
         Raises AlreadyExists, InvalidParameter for an image without layers, OSError.
@@ -49,19 +64,19 @@ class Snapshots:
             raise InvalidParameter("the image has no layers, so there is nothing a container could run")
         rootfs = self.describe(snapshot_id, image)
         like = os.stat(rootfs.lower[0])
-        snapshot = self._path(snapshot_id)
         try:
-            os.mkdir(snapshot, 0o700)
-        except FileExistsError:
-            raise AlreadyExists(f"a snapshot {snapshot_id} already exists") from None
+            spare = self._spares.pop()
+        except IndexError:
+            spare = self._make_spare()
         try:
-            os.mkdir(rootfs.upper)
-            os.mkdir(rootfs.work)
             if like.st_uid or like.st_gid:
-                os.chown(rootfs.upper, like.st_uid, like.st_gid)
-            os.chmod(rootfs.upper, stat.S_IMODE(like.st_mode))
-        except BaseException:
-            self._trash.discard(snapshot)
+                os.chown(spare / "upper", like.st_uid, like.st_gid)
+            os.chmod(spare / "upper", stat.S_IMODE(like.st_mode))
+            os.rename(spare, self._path(snapshot_id))
+        except OSError as error:
+            self._trash.discard(spare)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise AlreadyExists(f"a snapshot {snapshot_id} already exists") from None
             raise
         return rootfs
 
@@ -86,8 +101,21 @@ class Snapshots:
         return stray
 
     def reap(self) -> int:
-        """Deletes removed snapshots and layers; returns how many. Slow: for one worker thread."""
-        return self._trash.empty()
+        """Deletes removed snapshots and layers; returns how many. Then makes directories for the next starts.
+
+        Slow: for one worker thread.
+        """
+        reaped = self._trash.empty()
+        while len(self._spares) < self.SPARES:
+            self._spares.append(self._make_spare())
+        return reaped
+
+    def _make_spare(self) -> Path:
+        spare = self._spares_directory / secrets.token_hex(8)
+        os.mkdir(spare, 0o700)
+        os.mkdir(spare / "upper")
+        os.mkdir(spare / "work")
+        return spare
 
     def usage(self, snapshot_id: str) -> int:
         """Bytes of data in files the container wrote, hard links counted once. Raises NotFound."""

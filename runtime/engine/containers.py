@@ -11,11 +11,11 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from runtime.cgroups import Cgroup, open_cgroup
+from runtime.cgroups import Cgroup, host_facts, open_cgroup
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.merged import read_in_layers
@@ -79,6 +79,7 @@ class ContainerService:
         self._names: dict[str, str] = {}
         self._logs: dict[str, LogWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._limits_swap = host_facts()["swap_limit"]
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     # --- finding
@@ -217,10 +218,10 @@ class ContainerService:
 
     async def _start(self, container: Container) -> None:
         options = container.options
-        with ExitStack() as undo:
+        async with AsyncExitStack() as undo:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
             attachment = await self._networks.connect(container.id, options)
-            undo.callback(self._networks.release, container.id)
+            undo.push_async_callback(self._networks.release, container.id)
             spec = self._write_bundle(container, rootfs, attachment)
             cgroup = self.cgroup_of(container)
             cgroup.create(spec["linux"]["resources"])
@@ -299,6 +300,7 @@ class ContainerService:
             mounts=mounts,
             host_network=not own_network,
             init_program=self._init_program(container),
+            limits_swap=self._limits_swap,
         )
         spec = spec_gen.generate(options, place)
         (directory / "config.json").write_text(json.dumps(spec, separators=(",", ":")))
@@ -329,9 +331,9 @@ class ContainerService:
     async def _follow(self, container: Container, live: LiveProcess) -> None:
         """Wait for the container's process and take note of its end."""
         exit = await live.ended
-        self._ended(container, exit)
+        await self._ended(container, exit)
 
-    def _ended(self, container: Container, exit: Exit) -> None:
+    async def _ended(self, container: Container, exit: Exit) -> None:
         state = container.state
         state.pid, state.start_time = 0, 0
         state.exit_code, state.finished_ns = exit.code, exit.at_ns
@@ -341,7 +343,7 @@ class ContainerService:
         state.oom_killed = exit.oom_killed or _oom_killed(cgroup)
         if writer := self._logs.pop(container.id, None):
             writer.close()
-        self._networks.release(container.id)
+        await self._networks.release(container.id)
         container.network = None
         self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
@@ -497,7 +499,7 @@ class ContainerService:
             if process_known is not None:
                 await self._adopt(container, process_known)
             elif container.state.status == "running":
-                self._adopt_orphan(container)
+                await self._adopt_orphan(container)
         self._processes.settled()
         self._snapshots.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():
@@ -515,7 +517,7 @@ class ContainerService:
         self._store.put("container", container.id, container.to_document())
         self._spawn(self._follow(container, live))
 
-    def _adopt_orphan(self, container: Container) -> None:
+    async def _adopt_orphan(self, container: Container) -> None:
         state = container.state
         writer = self._logs[container.id] = LogWriter(container.log_path)
         live = self._processes.adopt_orphan(
@@ -524,7 +526,7 @@ class ContainerService:
         if live:
             self._spawn(self._follow(container, live))
         else:
-            self._ended(container, UnknownExit(255, time.time_ns()))
+            await self._ended(container, UnknownExit(255, time.time_ns()))
 
     async def stop_all(self) -> None:
         """Stop every running container, all at once."""

@@ -10,10 +10,10 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any, cast
 
 from runtime.engine.options import Options, PortRequest
@@ -68,18 +68,43 @@ class Network:
         )
 
 
+@dataclass(frozen=True)
+class PublishedPort:
+    """A container's port that the host's clients reach; IPv4 through the packet rules, IPv6 through the engine."""
+
+    protocol: Protocol
+    host_address: IPv4Address | IPv6Address
+    host_port: int
+    container_port: int
+
+    @property
+    def binding(self) -> PortBinding | None:
+        """What the packet rules know of it; None for an IPv6 address."""
+        if isinstance(self.host_address, IPv6Address):
+            return None
+        return PortBinding(self.protocol, self.host_address, self.host_port, self.container_port)
+
+    def to_document(self) -> list[Any]:
+        return [self.protocol, str(self.host_address), self.host_port, self.container_port]
+
+    @classmethod
+    def from_document(cls, document: list[Any]) -> PublishedPort:
+        protocol, host_address, host_port, container_port = document
+        return cls(protocol, ipaddress.ip_address(host_address), host_port, container_port)
+
+
 @dataclass
 class Attachment:
-    """What one running container holds of its network; `bindings` are its published ports."""
+    """What one running container holds of its network."""
 
     network: Network
     endpoint_id: str = ""
     address: IPv4Address | None = None
     mac: str = ""
     sandbox: Sandbox | None = None
-    bindings: list[PortBinding] = field(default_factory=list)
-    _reservations: list[PortReservation] = field(default_factory=list)
-    _servers: list[asyncio.Server] = field(default_factory=list)
+    ports: list[PublishedPort] = field(default_factory=list)
+    reservations: list[PortReservation] = field(default_factory=list)
+    servers: list[asyncio.Server] = field(default_factory=list)
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -87,10 +112,7 @@ class Attachment:
             "endpoint_id": self.endpoint_id,
             "address": str(self.address) if self.address else None,
             "mac": self.mac,
-            "bindings": [
-                [bound.protocol, str(bound.host_address), bound.host_port, bound.container_port]
-                for bound in self.bindings
-            ],
+            "ports": [port.to_document() for port in self.ports],
         }
 
 
@@ -138,8 +160,9 @@ class NetworkService:
         for container_id, document in kept:
             attachment = self._restore(document)
             self._attached[container_id] = attachment
-            if attachment.address:
-                published.update(dict.fromkeys(attachment.bindings, attachment.address))
+            for port in attachment.ports:
+                if attachment.address and (binding := port.binding):
+                    published[binding] = attachment.address
         self._nat.replace_all(published)
         self._pool = SandboxPool(self.default.bridge, SANDBOXES_AHEAD)
 
@@ -154,15 +177,12 @@ class NetworkService:
         attachment = Attachment(network, document["endpoint_id"], address, document["mac"])
         if address:
             self._addresses.allocate(address)
-        for protocol, host_address, host_port, container_port in document["bindings"]:
-            binding = PortBinding(protocol, IPv4Address(host_address), host_port, container_port)
-            attachment.bindings.append(binding)
+        for port in map(PublishedPort.from_document, document["ports"]):
+            attachment.ports.append(port)
             try:
-                attachment._reservations.append(
-                    self._ports.reserve(binding.protocol, binding.host_address, binding.host_port)
-                )
+                attachment.reservations.append(self._ports.reserve(port.protocol, port.host_address, port.host_port))
             except WherryError as error:  # taken while no engine held it; the translation still wins
-                log.warning("port %s of a running container is held by another program: %s", binding, error)
+                log.warning("port %d of a running container is held by another program: %s", port.host_port, error)
         return attachment
 
     def all(self) -> list[Network]:
@@ -193,13 +213,15 @@ class NetworkService:
     async def connect(self, container_id: str, options: Options) -> Attachment:
         """Give a starting container its network; raises Conflict for a taken port, NotFound, NotSupported."""
         network = self.find(options.network_mode)
-        with ExitStack() as undo:
+        async with AsyncExitStack() as undo:
             attachment = Attachment(network, secrets.token_hex(32))
-            undo.callback(self._let_go, attachment)
+            undo.push_async_callback(self._let_go, attachment)
             if network.driver == "null":
                 attachment.sandbox = create_sandbox()
             elif network.driver == "bridge":
                 self._connect_bridge(attachment, options)
+                for request in options.ports:
+                    await self._publish(attachment, request)
                 await self._serve_ipv6(attachment)
             self._attached[container_id] = attachment
             undo.pop_all()
@@ -217,40 +239,39 @@ class NetworkService:
             options.mac_address or None,
         )
         attachment.mac = endpoint.mac
-        for request in options.ports:
-            self._publish(attachment, request)
 
-    def _publish(self, attachment: Attachment, request: PortRequest) -> None:
+    async def _publish(self, attachment: Attachment, request: PortRequest) -> None:
         assert attachment.address
         protocol = cast(Protocol, request.protocol)
         host_address = ipaddress.ip_address(request.host_ip) if request.host_ip else ANY_ADDRESS
         reservation = self._ports.reserve(protocol, host_address, request.host_port, request.host_port_end or None)
-        attachment._reservations.append(reservation)
-        if isinstance(host_address, IPv4Address):
-            binding = PortBinding(protocol, host_address, reservation.host_port, request.container_port)
-            self._nat.publish(binding, attachment.address)
-            attachment.bindings.append(binding)
+        attachment.reservations.append(reservation)
+        port = PublishedPort(protocol, host_address, reservation.host_port, request.container_port)
+        if binding := port.binding:
+            await _off_the_loop_if_udp(protocol, self._nat.publish, binding, attachment.address)
+        attachment.ports.append(port)
 
     async def _serve_ipv6(self, attachment: Attachment) -> None:
-        targets = {(bound.protocol, bound.host_port): bound.container_port for bound in attachment.bindings}
-        for reservation in attachment._reservations:
-            port = targets.get((reservation.protocol, reservation.host_port))
-            if reservation.ipv6_listener and port and attachment.address:
-                server = await serve_tcp(reservation.ipv6_listener, (attachment.address, port))
-                attachment._servers.append(server)
+        """Carry what comes to the IPv6 side of the attachment's TCP ports."""
+        targets = {(port.protocol, port.host_address, port.host_port): port.container_port for port in attachment.ports}
+        for held in attachment.reservations:
+            port = targets.get((held.protocol, held.host_address, held.host_port))
+            if held.ipv6_listener and port and attachment.address:
+                attachment.servers.append(await serve_tcp(held.ipv6_listener, (attachment.address, port)))
 
-    def release(self, container_id: str) -> None:
+    async def release(self, container_id: str) -> None:
         """Undo `connect`; nothing if there is nothing to undo."""
         attachment = self._attached.pop(container_id, None)
         if attachment:
-            self._let_go(attachment)
+            await self._let_go(attachment)
 
-    def _let_go(self, attachment: Attachment) -> None:
-        for server in attachment._servers:
+    async def _let_go(self, attachment: Attachment) -> None:
+        for server in attachment.servers:
             server.close()
-        for binding in attachment.bindings:
-            self._nat.unpublish(binding)
-        for reservation in attachment._reservations:
+        for port in attachment.ports:
+            if binding := port.binding:
+                await _off_the_loop_if_udp(port.protocol, self._nat.unpublish, binding)
+        for reservation in attachment.reservations:
             reservation.close()
         if attachment.sandbox:
             attachment.sandbox.close()
@@ -263,9 +284,9 @@ class NetworkService:
             self._pool.close()
             self._pool = None
         for attachment in self._attached.values():
-            for server in attachment._servers:
+            for server in attachment.servers:
                 server.close()
-            for reservation in attachment._reservations:
+            for reservation in attachment.reservations:
                 reservation.close()
             if attachment.sandbox:
                 attachment.sandbox.close()
@@ -275,3 +296,11 @@ class NetworkService:
         self.close()  # nothing may be prepared for a bridge that goes
         self._nat.remove()
         remove_bridge(self.default.bridge)
+
+
+async def _off_the_loop_if_udp(protocol: Protocol, work: Callable[..., None], *arguments: Any) -> None:
+    """For UDP the kernel walks its whole connection table, 10 ms; for TCP a thread would cost more than the work."""
+    if protocol == "udp":
+        await asyncio.to_thread(work, *arguments)
+    else:
+        work(*arguments)

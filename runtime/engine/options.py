@@ -447,7 +447,7 @@ def _resources(host: Document) -> dict[str, Any]:
     limits = {
         "limit": memory,
         "reservation": reservation,
-        "swap": swap or (2 * memory if memory else 0),  # Docker's default: as much swap again
+        "swap": swap,
     }
     cpu: dict[str, Any] = {
         "shares": _amount(host, "CpuShares", "--cpu-shares"),

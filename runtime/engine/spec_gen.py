@@ -13,7 +13,7 @@ from typing import Any
 from runtime.content.users import ResolvedUser
 from runtime.engine.options import Options
 from runtime.errors import InvalidParameter
-from runtime.linux.capabilities import NAMES as CAPABILITY_NUMBERS
+from runtime.linux import capabilities
 from runtime.oci import defaults
 
 OCI_VERSION = "1.2.0"
@@ -42,11 +42,13 @@ class Place:
     mounts: list[HostMount]
     host_network: bool
     init_program: str | None
+    limits_swap: bool
 
 
 def effective_capabilities(options: Options, privileged: bool) -> list[str]:
     """The bounding set: Docker's defaults, with additions and removals (`ALL` may stand in either)."""
-    every = list(CAPABILITY_NUMBERS)
+    held = capabilities.get().bounding  # an engine in a container of its own cannot give what it has not
+    every = [name for name in capabilities.NAMES if name in held]
     unknown = [name for name in (*options.cap_add, *options.cap_drop) if name != "ALL" and name not in every]
     if unknown:
         raise InvalidParameter(f'invalid capability: unknown capability: "{unknown[0]}"')
@@ -61,22 +63,22 @@ def effective_capabilities(options: Options, privileged: bool) -> list[str]:
 
 def generate(options: Options, place: Place) -> dict[str, Any]:
     """The whole spec as a JSON-ready dictionary."""
-    capabilities = effective_capabilities(options, options.privileged)
+    bounding = effective_capabilities(options, options.privileged)
     linux: dict[str, Any] = {
         "cgroupsPath": place.cgroups_path,
         "namespaces": _namespaces(options, place.host_network),
-        "resources": {**options.resources, "devices": _device_rules(options)},
+        "resources": _resources(options, place.limits_swap),
         "maskedPaths": _paths(options.masked_paths, defaults.MASKED_PATHS, options.privileged),
         "readonlyPaths": _paths(options.readonly_paths, defaults.READONLY_PATHS, options.privileged),
         "devices": [*defaults.DEFAULT_DEVICES, *_devices(options)],
         "sysctl": _sysctls(options, place.host_network),
         "rootfsPropagation": "rprivate",
     }
-    if seccomp := _seccomp(options, capabilities):
+    if seccomp := _seccomp(options, bounding):
         linux["seccomp"] = seccomp
     spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
-        "process": process(options, place, capabilities),
+        "process": process(options, place, bounding),
         "root": {"path": place.rootfs, "readonly": options.read_only_root},
         "mounts": _mounts(options, place),
         "linux": linux,
@@ -88,7 +90,7 @@ def generate(options: Options, place: Place) -> dict[str, Any]:
     return spec
 
 
-def process(options: Options, place: Place, capabilities: list[str]) -> dict[str, Any]:
+def process(options: Options, place: Place, bounding: list[str]) -> dict[str, Any]:
     """The OCI process object of the container's own process."""
     args = [INIT_PATH, "--", *options.args] if place.init_program else options.args
     result: dict[str, Any] = {
@@ -97,7 +99,7 @@ def process(options: Options, place: Place, capabilities: list[str]) -> dict[str
         "args": args,
         "env": environment(options, place.hostname, place.user.home),
         "cwd": options.working_dir,
-        "capabilities": capability_sets(capabilities, place.user.uid),
+        "capabilities": capability_sets(bounding, place.user.uid),
         "noNewPrivileges": options.no_new_privileges,
         "rlimits": options.rlimits,
     }
@@ -113,10 +115,10 @@ def oci_user(user: ResolvedUser) -> dict[str, Any]:
     return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
 
 
-def capability_sets(capabilities: list[str], uid: int) -> dict[str, list[str]]:
+def capability_sets(bounding: list[str], uid: int) -> dict[str, list[str]]:
     """As Docker: another user than root has them in its bounding set only (capabilities(7))."""
-    held = capabilities if uid == 0 else []
-    return {"bounding": capabilities, "effective": held, "permitted": held}
+    held = bounding if uid == 0 else []
+    return {"bounding": bounding, "effective": held, "permitted": held}
 
 
 def environment(options: Options, hostname: str, home: str) -> list[str]:
@@ -152,12 +154,12 @@ def _sysctls(options: Options, host_network: bool) -> dict[str, str]:
     return {**ours, **options.sysctls}
 
 
-def _seccomp(options: Options, capabilities: list[str]) -> Any:
+def _seccomp(options: Options, bounding: list[str]) -> Any:
     if options.seccomp == "unconfined" or (options.privileged and options.seccomp == "default"):
         return None
     if options.seccomp == "default":
-        return defaults.default_seccomp(capabilities)
-    return defaults.load_seccomp_profile(options.seccomp, capabilities)
+        return defaults.default_seccomp(bounding)
+    return defaults.load_seccomp_profile(options.seccomp, bounding)
 
 
 def _mounts(options: Options, place: Place) -> list[dict[str, Any]]:
@@ -184,6 +186,15 @@ def _mounts(options: Options, place: Place) -> list[dict[str, Any]]:
 
 def _mount(type: str, source: str, destination: str, options: list[str]) -> dict[str, Any]:
     return {"destination": destination, "type": type, "source": source, "options": options}
+
+
+def _resources(options: Options, limits_swap: bool) -> dict[str, Any]:
+    """The limits asked for, with Docker's default of as much swap as memory where the kernel limits swap."""
+    resources = {**options.resources, "devices": _device_rules(options)}
+    memory = resources.get("memory", {})
+    if limits_swap and memory.get("limit") and not memory.get("swap"):
+        resources["memory"] = {**memory, "swap": 2 * memory["limit"]}
+    return resources
 
 
 def _device_rules(options: Options) -> list[dict[str, Any]]:

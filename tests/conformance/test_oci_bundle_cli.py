@@ -21,7 +21,11 @@ def oci(tmp_path: Path) -> Any:
         if spec is not None:
             (tmp_path / "config.json").write_text(json.dumps(spec))
         command = [sys.executable, "-m", "runtime", "oci", "--root", str(tmp_path / "state"), *args]
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        # Files, not pipes: a created container would hold a pipe open.
+        out, err = tmp_path / "out", tmp_path / "err"
+        with out.open("w") as out_file, err.open("w") as err_file:
+            code = subprocess.run(command, check=False, stdout=out_file, stderr=err_file, timeout=60).returncode
+        return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
 
     return lambda *args, **more: call(*(str(tmp_path) if arg == "BUNDLE" else arg for arg in args), **more)
 
@@ -85,6 +89,15 @@ def test_list_and_features(oci: Any) -> None:
     features = json.loads(oci("features").stdout)
     assert "mount" in features["linux"]["namespaces"]
     assert "ro" in features["mountOptions"]
+
+
+def test_delete_wants_a_stopped_container(oci: Any) -> None:
+    # The specification says so; runc stops a created one by itself.
+    assert oci("create", "--bundle", "BUNDLE", "wherry-test-delete", spec=make_spec("true")).returncode == 0
+    try:
+        assert "it is created" in oci("delete", "wherry-test-delete").stderr
+    finally:
+        assert oci("delete", "--force", "wherry-test-delete").returncode == 0
 
 
 def test_a_bad_id_is_refused(oci: Any) -> None:

@@ -12,12 +12,16 @@ import pytest
 from tests.harness import RunningEngine, UnixConnection
 
 
-def create(engine: RunningEngine, *command: str, name: str = "", host: dict[str, Any] | None = None, **config: Any) -> str:
+def create(
+    engine: RunningEngine, *command: str, name: str = "", host: dict[str, Any] | None = None, **config: Any
+) -> str:
     body = {"Image": "busybox", "Cmd": list(command), "HostConfig": host or {}, **config}
     return str(engine.post(f"/containers/create?name={name}", body, 201)["Id"])
 
 
-def run(engine: RunningEngine, *command: str, host: dict[str, Any] | None = None, **config: Any) -> tuple[int, str, str]:
+def run(
+    engine: RunningEngine, *command: str, host: dict[str, Any] | None = None, **config: Any
+) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a container that runs to its end."""
     id = create(engine, *command, host=host, **config)
     engine.post(f"/containers/{id}/start")
@@ -37,6 +41,16 @@ def logs(engine: RunningEngine, id: str) -> tuple[str, str]:
     return streams[1].decode(), streams[2].decode()
 
 
+def first_output(engine: RunningEngine, id: str) -> bytes:
+    """Wait until the container has written something."""
+    connection = UnixConnection(engine.socket)
+    connection.request("GET", f"/containers/{id}/logs?stdout=1&follow=1")
+    try:
+        return connection.getresponse().read1()
+    finally:
+        connection.close()
+
+
 def test_output_and_exit_code(engine: RunningEngine) -> None:
     assert run(engine, "sh", "-c", "echo out; echo err >&2; exit 3") == (3, "out\n", "err\n")
 
@@ -51,7 +65,9 @@ def test_a_container_is_alone_with_itself(engine: RunningEngine) -> None:
 
 
 def test_defaults_are_docker_s(engine: RunningEngine) -> None:
-    code, out, _ = run(engine, "sh", "-c", "grep -E '^(CapEff|CapBnd|Seccomp|NoNewPrivs):' /proc/self/status; env | sort")
+    code, out, _ = run(
+        engine, "sh", "-c", "grep -E '^(CapEff|CapBnd|Seccomp|NoNewPrivs):' /proc/self/status; env | sort"
+    )
     assert code == 0
     assert "CapEff:\t00000000a80425fb" in out
     assert "CapBnd:\t00000000a80425fb" in out
@@ -133,10 +149,11 @@ def test_an_init_reaps(engine: RunningEngine) -> None:
 
 
 def test_stop_asks_first_and_kills_after(engine: RunningEngine) -> None:
-    id = create(engine, "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
+    id = create(engine, "sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done")
     engine.post(f"/containers/{id}/start")
+    first_output(engine, id)
     engine.post(f"/containers/{id}/stop?t=20")
-    assert engine.get(f"/containers/{id}/json")["State"]["ExitCode"] in (5, 143)
+    assert engine.get(f"/containers/{id}/json")["State"]["ExitCode"] == 5
     assert engine.request("POST", f"/containers/{id}/stop")[0] == 304
     deaf = create(engine, "sh", "-c", "trap '' TERM; sleep 60")
     engine.post(f"/containers/{deaf}/start")
@@ -214,7 +231,9 @@ def test_logs_tail_since_and_follow(engine: RunningEngine) -> None:
     assert b"Z line 5" in tail
 
 
-@pytest.mark.parametrize("filters, count", [({"name": ["findme"]}, 1), ({"label": ["a=b"]}, 1), ({"label": ["a=c"]}, 0)])
+@pytest.mark.parametrize(
+    "filters, count", [({"name": ["findme"]}, 1), ({"label": ["a=b"]}, 1), ({"label": ["a=c"]}, 0)]
+)
 def test_list_filters(engine: RunningEngine, filters: dict[str, Any], count: int) -> None:
     create(engine, "true", name="findme", Labels={"a": "b"})
     assert len(engine.get(f"/containers/json?all=1&filters={json.dumps(filters).replace(' ', '')}")) == count

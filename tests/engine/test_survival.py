@@ -129,7 +129,12 @@ def test_a_second_engine_on_the_same_directories_is_refused(new_engine: NewEngin
     engine = new_engine()
     command = [sys.executable, "-m", "runtime", "daemon", "--data-root", str(engine.data_root)]
     done = subprocess.run(
-        [*command, "--run-dir", str(engine.run_dir)], cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=False
+        [*command, "--run-dir", str(engine.run_dir)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert done.returncode == 1
     assert "another engine" in done.stderr

@@ -78,13 +78,13 @@ class Process:
         if self.command[:1] == ["cat"]:
             self.write(data) if data else self.end(0)
 
-    def follow(self) -> Iterator[tuple[int, bytes]]:
-        """What it writes from now on, until it ends."""
+    def written(self) -> int:
+        """How many pieces it has written."""
         with self.changed:
-            position = len(self.output)
-        yield from self.output_from(position)
+            return len(self.output)
 
     def output_from(self, position: int) -> Iterator[tuple[int, bytes]]:
+        """What it wrote from this piece on, and writes until it ends."""
         while True:
             with self.changed:
                 while position >= len(self.output):
@@ -386,8 +386,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _hijack(self, process: Process, take_input: bool, begin: Any = None) -> None:
-        with process.changed:
-            position = len(process.output)
+        position = process.written()
         self.send_response(101, "UPGRADED")
         self.send_header("Content-Type", RAW if process.tty else MULTIPLEXED)
         self.send_header("Connection", "Upgrade")
@@ -438,7 +437,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def events(self, engine: FakeEngine) -> None:
-        self._stream("application/json", (data for _, data in engine.events.follow()))
+        position = engine.events.written()
+        self._stream("application/json", (data for _, data in engine.events.output_from(position)))
 
     def list_containers(self, engine: FakeEngine) -> None:
         wanted = [c for c in engine.containers.values() if self.query.get("all") == "1" or c.process.running]

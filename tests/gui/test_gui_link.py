@@ -124,7 +124,7 @@ def test_start_shows_the_phase_and_ends_running(qtbot, engine: FakeEngine, make_
     link = make_link(backend)
     link.start_engine()
     assert link.connection.state is LinkState.STARTING
-    qtbot.waitUntil(lambda: link.connection.reason == "Starting the engine", timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: link.connection.reason == "Starting the engine…", timeout=WAIT_MS)
     backend.release.set()
     qtbot.waitUntil(lambda: link.connection.state is LinkState.RUNNING, timeout=WAIT_MS)
     link.stop_engine()

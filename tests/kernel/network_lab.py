@@ -26,6 +26,7 @@ from runtime.linux.netlink import NetlinkSocket, VethEnd
 from runtime.network.bridge import BridgeConfig, ensure_bridge
 from runtime.network.nat import NatTable
 from runtime.network.sandbox import Sandbox, create_sandbox
+from runtime.network.sysctl import write_sysctl
 
 TIMEOUT_S = 5.0
 BRIDGE = BridgeConfig("wherrytest0", IPv4Interface("10.99.0.1/24"))
@@ -170,6 +171,7 @@ def udp_exchange(client: socket.socket, address: tuple[str, int], server: socket
 def lab() -> Iterator[Lab]:
     with ExitStack() as cleanup:
         ensure_bridge(BRIDGE)
+        write_sysctl("ipv4/ip_forward", 0)  # a new namespace inherits the machine's
         nat = NatTable(TABLE, [BRIDGE])
         cleanup.callback(nat.remove)
         nat.ensure()

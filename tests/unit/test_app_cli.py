@@ -31,7 +31,7 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 
 
 @pytest.fixture
-def wherry(engine: FakeEngine, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., tuple[int, str, str]]:
+def wherry(engine: FakeEngine, capfdbinary: pytest.CaptureFixture[bytes]) -> "Wherry":
     def run(*arguments: str) -> tuple[int, str, str]:
         try:
             code = main(["--host", engine.host, *arguments])
@@ -72,7 +72,7 @@ def test_ps_is_a_table(engine: FakeEngine, wherry: Wherry) -> None:
     assert row.startswith(web.id[:12]) and row.endswith("web")
     _, everything, _ = wherry("ps", "-a", "--no-trunc")
     assert "a very long command line" in everything and web.id in everything
-    assert "a very long c…" in wherry("ps", "-a")[1]
+    assert '"echo a very long co…"' in wherry("ps", "-a")[1]
     assert wherry("ps", "-q")[1] == f"{web.id[:12]}\n"
 
 
@@ -176,11 +176,12 @@ def test_an_engine_somebody_else_runs_is_not_stopped(wherry: Wherry) -> None:
     assert wherry("up")[0] == 0
 
 
-def test_no_engine(wherry: Wherry, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--host", f"unix://{tmp_path}/none", "ps"]) == 1
-    assert "wherry up" in capfd.readouterr().err
-    assert main(["--host", f"unix://{tmp_path}/none", "status"]) == 1
-    assert main(["--host", f"unix://{tmp_path}/none", "version"]) == 0
+def test_no_engine(wherry: Wherry, tmp_path: Path) -> None:
+    nowhere = f"unix://{tmp_path}/none"
+    code, _, errors = wherry("--host", nowhere, "ps")
+    assert code == 1 and "wherry up" in errors
+    assert wherry("--host", nowhere, "status")[0] == 1
+    assert wherry("--host", nowhere, "version")[0] == 0
 
 
 def test_ps_imports_nothing_slow() -> None:

@@ -63,7 +63,7 @@ def test_paths_follow_each_systems_convention() -> None:
 
 @pytest.fixture
 def chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "zh_CN.json").write_text(json.dumps({"Remove {name}?": "删除 {name}？"}))
+    (tmp_path / "zh_CN.json").write_text(json.dumps({"Remove {name}?": "删除 {name}"}))
     monkeypatch.setattr(translations, "CATALOGUES", tmp_path)
     yield
     use_language("en")
@@ -73,7 +73,7 @@ def chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("chinese")
 def test_texts_in_another_language(wanted: str) -> None:
     assert use_language(wanted) == "zh_CN"
-    assert tr("Remove {name}?", name="web") == "删除 web？"
+    assert tr("Remove {name}?", name="web") == "删除 web"
     assert tr("Not translated {text}", text="x") == "Not translated x"
 
 

@@ -155,7 +155,7 @@ def test_an_upload_that_is_refused_in_the_middle_still_says_why(client: EngineCl
 
 def test_no_engine(tmp_path: Path) -> None:
     client = EngineClient(f"unix://{tmp_path}/none")
-    with pytest.raises(EngineUnreachable, match="No engine is running at unix://.*wherry up") as caught:
+    with pytest.raises(EngineUnreachable, match=r"No engine is running at unix://.*wherry up") as caught:
         client.ping()
     assert caught.value.cause == "absent"
 

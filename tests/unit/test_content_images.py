@@ -271,6 +271,18 @@ def test_whatever_is_wrong_with_an_archive_nothing_of_it_stays(store: ImageStore
         assert store.all() == [], name
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{"Env": "A=1"}, {"Cmd": [1]}, {"User": 0}, {"Labels": {"a": 1}}, {"ExposedPorts": ["80"]}, {"Volumes": "x"}],
+)
+def test_an_image_configuration_of_the_wrong_shape_is_refused(
+    store: ImageStore, tmp_path: Path, config: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidParameter, match=f"the image's (label )?{next(iter(config))}|label a"):
+        load(store, docker_archive(tmp_path / "a.tar", [BASE], ["app"], config))
+    assert store.all() == []
+
+
 def test_a_root_file_system_is_imported_with_changes(store: ImageStore, tmp_path: Path) -> None:
     image = store.import_tar(io.BytesIO(gzipped(BASE)), "rootfs", ["CMD sh", "ENV A=1"], "by hand")
     assert image.references == ("rootfs:latest",)
@@ -372,8 +384,23 @@ def test_snapshots_come_and_go(store: ImageStore, tmp_path: Path) -> None:
     snapshots.remove("c1")
     snapshots.remove("c1")
     assert os.listdir(tmp_path / "root/snapshots") == []
-    assert snapshots.reap() == 2
+    assert snapshots.reap() == 3  # the one made for the refused second c1, too
     assert snapshots.reap() == 0
+
+
+def test_snapshots_made_ahead_are_used_up_then_made_on_the_spot(store: ImageStore, tmp_path: Path) -> None:
+    load(store, docker_archive(tmp_path / "a.tar", [BASE], ["app"]))
+    image = store.get("app")
+    snapshots = Snapshots(tmp_path / "root")
+    snapshots.reap()
+    spares = tmp_path / "root/spares"
+    assert len(os.listdir(spares)) == Snapshots.SPARES
+    for number in range(Snapshots.SPARES + 1):
+        rootfs = snapshots.prepare(f"c{number}", image)
+        assert os.listdir(rootfs.upper) == os.listdir(rootfs.work) == []
+    assert os.listdir(spares) == []
+    snapshots.reap()
+    assert Snapshots(tmp_path / "root").reap() == Snapshots.SPARES  # those of an engine that ended are not trusted
 
 
 @pytest.mark.parametrize("compress", [bytes, gzipped, zstd, bz2.compress])
