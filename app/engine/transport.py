@@ -122,6 +122,8 @@ class _Exchange:
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
         self._http = h11.Connection(h11.CLIENT)
+        self._switched = False
+        self._early = b""  # what came together with the head of a switch
 
     def send(self, request: h11.Request, body: Body) -> None:
         """Raises OSError. An engine that refuses an upload hangs up before it is complete: its answer still counts."""
@@ -143,22 +145,19 @@ class _Exchange:
             if isinstance(event, h11.Response):
                 return event
             if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                self._switched = True
+                self._early, _ = self._http.trailing_data
                 return event
             if isinstance(event, h11.ConnectionClosed):
                 raise ConnectionResetError("closed before it answered")
 
     def body(self) -> bytes:
         """The next bytes as they arrive, b"" at the end; also after a switch. Raises as `head` does."""
-        if self._http.their_state is h11.SWITCHED_PROTOCOL:
-            early, _ = self._http.trailing_data
-            if early and not self._handed_over:
-                self._handed_over = True
-                return early
-            return self.stream.recv(_READ_BYTES)
+        if self._switched:
+            early, self._early = self._early, b""
+            return early or self.stream.recv(_READ_BYTES)
         event = self._next()
         return bytes(event.data) if isinstance(event, h11.Data) else b""
-
-    _handed_over = False
 
     def _next(self) -> Any:
         while (event := self._http.next_event()) is h11.NEED_DATA:

@@ -150,6 +150,7 @@ def seccomp(status: Path = Path("/proc/self/status")) -> Check:
 
 def netfilter() -> Check:
     """The kernel's side and the library's; whether the rules can be set is seen at the first published port."""
+    assert sys.platform == "linux"
     name = tr("nftables")
     try:
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()

@@ -1,8 +1,12 @@
 """The engine on this computer."""
 
+import sys
+
 from app.core.errors import UserError
 from app.services.engines import EngineStatus, OnPhase, probe, silent
 from app.services.locations import NativeLocations
+
+assert sys.platform == "linux"
 
 
 class NativeBackend:

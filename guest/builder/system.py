@@ -14,7 +14,7 @@ MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "var/lib/wherry", "var/empty
 
 
 def load_module_groups() -> dict[str, list[str]]:
-    """image/modules.json: which kernel modules are needed when (initramfs, early, network, on_demand)."""
+    """image/modules.json: which kernel modules are needed when (initramfs, network, on_demand)."""
     groups: dict[str, list[str]] = json.loads((IMAGE_FOLDER / "modules.json").read_text())
     return groups
 
@@ -22,9 +22,7 @@ def load_module_groups() -> dict[str, list[str]]:
 def finish_root(root: Path, container_image: Path) -> None:
     """Add Wherry's own files, the lists of modules to load, the embedded container image, and mount points."""
     shutil.copytree(IMAGE_FOLDER / "overlay", root, dirs_exist_ok=True)
-    groups = load_module_groups()
-    for group in ("early", "network"):
-        (root / f"usr/lib/wherry/modules.{group}").write_text("".join(f"{name}\n" for name in groups[group]))
+    (root / "usr/lib/wherry/modules").write_text(" ".join(load_module_groups()["network"]) + "\n")
     images = root / EMBEDDED_IMAGES
     images.mkdir(parents=True)
     shutil.copyfile(container_image, images / container_image.name)

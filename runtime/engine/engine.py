@@ -165,9 +165,7 @@ class Engine:
     async def shutdown(self) -> None:
         """Stop every container and the launcher, and take everything out of the kernel."""
         await self.containers.stop_all()
-        for process in await self.processes.link.processes():
-            self.processes.link.ack(process.key)
-        await self.processes.link.shutdown()
+        await self.processes.shutdown()
         self.networks.remove_everything()
         remove_subtree(self.settings.cgroup_parent)
 

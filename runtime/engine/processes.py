@@ -211,6 +211,13 @@ class ProcessTable:
             elif process.exited:
                 self._finish(live, process.exited)
 
+    async def shutdown(self) -> None:
+        """End the launcher, which must have no live process left."""
+        for process in await self.link.processes():
+            self.link.ack(process.key)
+        self._closing = True
+        await self.link.shutdown()
+
     def close(self) -> None:
         """Let go of everything; processes run on."""
         self._closing = True

@@ -33,7 +33,7 @@ class Api:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         data = json.dumps(body).encode() if body is not None else None
-        self._connection.request(method, f"/v1.47{path}", data, {"Content-Type": "application/json"})
+        self._connection.request(method, f"/v1.41{path}", data, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         answer = response.read()
         if response.status >= 300:
@@ -76,7 +76,8 @@ def dockerd(root: Path) -> Iterator[Path | None]:
         return
     socket = root / "docker.sock"
     subprocess.run(["ip", "netns", "add", NETNS], check=True)
-    command = ["ip", "netns", "exec", NETNS, program, "--data-root", str(root / "data")]
+    # Not `ip netns exec`: it mounts a new /sys, without the cgroups.
+    command = ["nsenter", f"--net=/run/netns/{NETNS}", program, "--data-root", str(root / "data")]
     command += ["--exec-root", str(root / "exec"), "--pidfile", str(root / "pid"), "-H", f"unix://{socket}"]
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -162,7 +163,7 @@ def main() -> None:
             subprocess.run(["docker", "load", "-q", "-i", str(archive)], env=environment, check=True)
             sockets["dockerd"] = peer
         else:
-            print("no dockerd here: its columns are left out (on Debian: apt install docker.io)")
+            print("no dockerd answers here: its columns are left out (on Debian: apt install docker.io)")
         for title, network in (("API create+start+wait+remove, no network", "none"), ("the same, bridge", "bridge")):
             apis = {name: Api(socket) for name, socket in sockets.items()}
             show(title, {name: lambda api=api: api.life(network) for name, api in apis.items()}, rounds)  # type: ignore[misc]

@@ -203,5 +203,6 @@ def lab(shared_lab: Lab) -> Iterator[Lab]:
     yield shared_lab
     shared_lab.clean()
     assert set(os.listdir("/proc/self/fd")) == fds
-    assert shared_lab.launcher.open_fds() == launcher_fds
+    left = shared_lab.launcher.open_fds() ^ launcher_fds
+    assert not left, left
     assert Path("/proc/self/mountinfo").read_text() == mounts
