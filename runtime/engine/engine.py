@@ -103,11 +103,11 @@ class Engine:
                 continue
             try:
                 with path.open("rb") as stream:
-                    loaded = await asyncio.to_thread(self.images.load, stream)
+                    await asyncio.to_thread(self.images.load, stream)
             except (WherryError, OSError) as error:
                 log.warning("the embedded image %s was not loaded: %s", path, error)
                 continue
-            log.info("loaded embedded image %s: %s", path.name, loaded)
+            log.info("loaded embedded image %s", path.name)
             seen.add(mark)
         temporary = seen_path.with_suffix(".tmp")
         temporary.write_text(json.dumps(sorted(seen)))

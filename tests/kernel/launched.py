@@ -52,6 +52,11 @@ class LauncherProcess:
         return {os.readlink(entry.path) for entry in os.scandir(f"/proc/{self.pid}/fd")}
 
 
+def mounts_below(directory: Path) -> list[str]:
+    """What this namespace has mounted from or on something in `directory`."""
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(directory) in line]
+
+
 def wait_for(fd: int, timeout_s: float = 10.0) -> None:
     """Wait until `fd` is readable: a pidfd's process has ended, a pipe has data or its end."""
     poll = select.poll()
@@ -199,10 +204,9 @@ def lab(shared_lab: Lab) -> Iterator[Lab]:
     """The module's launcher; checks that a test leaves no descriptor and no mount behind."""
     shared_lab.client.hello()  # it has accepted this connection, and closed any before
     fds, launcher_fds = set(os.listdir("/proc/self/fd")), shared_lab.launcher.open_fds()
-    mounts = Path("/proc/self/mountinfo").read_text()
     yield shared_lab
     shared_lab.clean()
     assert set(os.listdir("/proc/self/fd")) == fds
     left = shared_lab.launcher.open_fds() ^ launcher_fds
     assert not left, left
-    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert mounts_below(shared_lab.directory) == []
