@@ -295,7 +295,7 @@ class EngineLink(QObject):
                     host=self.facts.host,
                     count=PROBE_DEADLINE_MS // 1000,
                 ),
-                tr("Restart it from the Machine page."),
+                tr("Restart it on the Machine page."),
             )
         )
 

@@ -4,7 +4,7 @@ import logging
 
 from app.core.errors import UserError
 from app.core.translations import tr
-from app.engine.errors import EngineError
+from app.engine.errors import EngineError, EngineUnreachable
 from app.gui.connection import Failure
 
 log = logging.getLogger(__name__)
@@ -12,7 +12,9 @@ log = logging.getLogger(__name__)
 
 def explain(error: Exception, attempt: str = "") -> Failure:
     """The failure that `error` is; `attempt` says what was wanted ("Could not start web")."""
-    if isinstance(error, EngineError):
+    if isinstance(error, EngineUnreachable):
+        sentence, remedy = _unreachable(error)
+    elif isinstance(error, EngineError):
         sentence, remedy = error.message, _remedy(error)
     elif isinstance(error, UserError):
         sentence, remedy = error.sentence, error.remedy
@@ -21,6 +23,21 @@ def explain(error: Exception, attempt: str = "") -> Failure:
         sentence = tr("Wherry made a mistake: {error}", error=repr(error))
         remedy = tr("Please report this; Wherry's log has the details.")
     return Failure(f"{attempt}: {sentence}" if attempt else sentence, remedy)
+
+
+def _unreachable(error: EngineUnreachable) -> tuple[str, str]:
+    """Sentence and remedy for a window; the error's own remedies are commands to type."""
+    match error.cause:
+        case "absent":
+            return tr("No engine is running at {host}.", host=error.host), tr("Start it on the Machine page.")
+        case "silent":
+            return (
+                tr("The engine at {host} did not answer in time.", host=error.host),
+                tr("Restart it on the Machine page."),
+            )
+        case "lost":
+            return tr("The engine ended the connection."), tr("It may have stopped: see the Machine page.")
+    return error.sentence, error.remedy
 
 
 def _remedy(error: EngineError) -> str:

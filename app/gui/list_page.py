@@ -7,9 +7,11 @@ from app.gui.connection import Connection, LinkState
 from app.gui.engine_link import EngineLink
 from app.gui.keyed_model import KeyedModel, SearchProxy
 from app.gui.panels import Banner, EmptyState, PageHeader, SearchField, card
-from app.gui.qt import QStackedWidget, Qt, QVBoxLayout, QWidget
+from app.gui.qt import QHideEvent, QShowEvent, QStackedWidget, Qt, QTimer, QVBoxLayout, QWidget
 from app.gui.table import CardList
 from app.gui.theme import Theme
+
+AGES_MS = 30_000  # "2 min ago" is painted anew this often, while it can be seen
 
 
 class ListPage(QWidget):
@@ -53,7 +55,19 @@ class ListPage(QWidget):
         self.body.addWidget(self.banner)
         self.body.addWidget(box, 1)
         self.list.shown_rows_changed.connect(self.update_view)
+        self._ages = QTimer(self)
+        self._ages.setInterval(AGES_MS)
+        self._ages.timeout.connect(model.touch_all)
         link.connection_changed.connect(self._connection_changed)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.model.touch_all()
+        self._ages.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._ages.stop()
 
     def focus_search(self) -> None:
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)

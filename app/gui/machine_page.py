@@ -17,7 +17,8 @@ from app.gui.qt import (
 )
 from app.gui.theme import Theme, Tone
 
-SCROLL_BAR_WIDTH = 16  # lies in the page's margin, so that cards keep their width when it appears
+MARGIN = 28
+SCROLL_BAR_WIDTH = 12  # lies in the page's margin, so that cards keep their width when it appears
 
 STATE_TONES: dict[LinkState, Tone] = {
     LinkState.STOPPED: "neutral",
@@ -86,9 +87,10 @@ class MachinePage(QWidget):
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.verticalScrollBar().rangeChanged.connect(self._make_room)
         scroll.setWidget(content)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(28, 24, 28 - SCROLL_BAR_WIDTH, 24)
+        layout.setContentsMargins(MARGIN, 24, MARGIN - SCROLL_BAR_WIDTH, 24)
         layout.setSpacing(16)
         layout.addWidget(self.header)
         above = QHBoxLayout()
@@ -101,7 +103,7 @@ class MachinePage(QWidget):
         link.facts_changed.connect(self._show_facts)
         link.engine_failed.connect(self._engine_failed)
         self.banner.action_requested.connect(self._stop_confirmed)
-        theme.changed.connect(lambda: self._show_connection(link.connection))
+        theme.changed.connect(self._retint)
         self._show_facts(link.facts)
         self._show_connection(link.connection)
 
@@ -216,6 +218,9 @@ class MachinePage(QWidget):
     def _engine_failed(self, failure: Failure) -> None:
         self.banner.say(failure.sentence, failure.remedy)
 
+    def _make_room(self, _lowest: int, highest: int) -> None:
+        self._content.setContentsMargins(0, 0, 0 if highest else SCROLL_BAR_WIDTH, 0)
+
     def fact(self, key: str) -> str:
         """What the page says about `key`, for tests."""
         return self._facts[key].text()
@@ -231,7 +236,10 @@ class MachinePage(QWidget):
         self.start.setVisible(state in (LinkState.STOPPED, LinkState.UNREACHABLE))
         self.retry.setVisible(state is LinkState.UNREACHABLE)
         self.stop.setVisible(state in (LinkState.RUNNING, LinkState.STARTING, LinkState.UNREACHABLE))
-        tone = STATE_TONES[state]
+        self._retint()
+
+    def _retint(self) -> None:
+        tone = STATE_TONES[self._link.connection.state]
         _, soft = self._theme.palette.tone(tone)
         self._picture.setStyleSheet(f"background: {soft}; border-radius: 14px;")
         self._picture.setPixmap(self._theme.pixmap("machine", tone, 28, self.devicePixelRatioF()))

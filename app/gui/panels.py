@@ -156,7 +156,10 @@ class SearchField(QLineEdit):
         self.setClearButtonEnabled(True)
         self.setFixedWidth(260)
         self._glass = self.addAction(theme.icon("search"), QLineEdit.ActionPosition.LeadingPosition)
-        theme.changed.connect(lambda: self._glass.setIcon(theme.icon("search")))
+        theme.changed.connect(self._retint)
+
+    def _retint(self) -> None:
+        self._glass.setIcon(self._theme.icon("search"))
 
 
 class Banner(QFrame):
@@ -340,5 +343,6 @@ class PageHeader(QWidget):
         self._layout.addStretch(1)
 
     def add(self, *widgets: QWidget) -> None:
+        """Put widgets to the right, in this order."""
         for widget in widgets:
             self._layout.addWidget(widget, 0, Qt.AlignmentFlag.AlignVCenter)

@@ -54,13 +54,13 @@ class MainWindow(QMainWindow):
         self.setMinimumSize(940, 600)
         self.resize(1280, 800)
 
+        self.sidebar = Sidebar(
+            theme, [("containers", tr("Containers")), ("images", tr("Images")), ("machine", tr("Machine"))]
+        )
         self.containers = ContainersPage(theme, link)
         self.images = ImagesPage(theme, link)
         self.machine = MachinePage(theme, link)
         self.logs = LogsView(theme)
-        self.sidebar = Sidebar(
-            theme, [("containers", tr("Containers")), ("images", tr("Images")), ("machine", tr("Machine"))]
-        )
         self.pages = QStackedWidget()
         for page in (self.containers, self.images, self.machine, self.logs):
             self.pages.addWidget(page)

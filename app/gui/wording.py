@@ -52,7 +52,7 @@ def container_state(state: str) -> tuple[str, Tone]:
         case "restarting":
             return tr("Restarting"), "warning"
         case "created":
-            return tr("Created"), "info"
+            return tr("Not started"), "info"
         case "removing":
             return tr("Removing"), "warning"
         case "dead":

@@ -238,7 +238,7 @@ def other_docker(our_host: str, home: Path | None = None, docker_host: str | Non
         return Check(name, "warn", tr("Its context {context} sends it elsewhere.", context=context), remedy)
     if Path("/var/run/docker.sock").exists():
         return Check(name, "warn", tr("It talks to the engine at /var/run/docker.sock."), remedy)
-    return Check(name, "ok", tr("It talks to no other engine."), remedy)
+    return Check(name, "ok", tr("It talks to no other engine."))
 
 
 def _docker_context(home: Path) -> str:

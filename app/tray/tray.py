@@ -61,7 +61,7 @@ class Tray(QObject):
         self._icon.activated.connect(self._activated)
         self._icon.messageClicked.connect(open_window)
         link.connection_changed.connect(self._show_connection)
-        theme.changed.connect(lambda: self._show_connection(link.connection))
+        theme.changed.connect(self._retint)
         self._show_connection(link.connection)
 
     def show(self) -> None:
@@ -102,7 +102,10 @@ class Tray(QObject):
         self.start.setEnabled(connection.state in (LinkState.STOPPED, LinkState.UNREACHABLE))
         self.stop.setEnabled(connection.state in (LinkState.RUNNING, LinkState.STARTING))
         self._icon.setToolTip(f"Wherry: {text}")
-        self._icon.setIcon(self._drawn(connection.state))
+        self._retint()
+
+    def _retint(self) -> None:
+        self._icon.setIcon(self._drawn(self._link.connection.state))
 
     def _drawn(self, state: LinkState) -> QIcon:
         """The boat with a dot in the state's colour; faded while stopped."""

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
@@ -20,6 +19,7 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.merged import read_in_layers
 from runtime.content.snapshots import OverlayRootfs, Snapshots
+from runtime.content.trash import Trash
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
 from runtime.engine import files, names, spec_gen
 from runtime.engine.container import Container, State
@@ -62,6 +62,7 @@ class ContainerService:
         store: Store,
         images: ImageStore,
         snapshots: Snapshots,
+        trash: Trash,
         networks: NetworkService,
         volumes: VolumeService,
         processes: ProcessTable,
@@ -71,6 +72,7 @@ class ContainerService:
         self._store = store
         self._images = images
         self._snapshots = snapshots
+        self._trash = trash
         self._networks = networks
         self._volumes = volumes
         self._processes = processes
@@ -157,7 +159,7 @@ class ContainerService:
             rootfs = self._snapshots.prepare(id, image)
             undo.callback(self._snapshots.remove, id)
             container.directory.mkdir(mode=0o710)
-            undo.callback(shutil.rmtree, container.directory)
+            undo.callback(self._trash.discard, container.directory)
             (container.directory / "rootfs").mkdir()
             self._resolve_user(container, rootfs)
             self._make_volumes(container, rootfs, undo)
@@ -446,7 +448,7 @@ class ContainerService:
         del self._containers[container.id]
         del self._names[container.name]
         self._snapshots.remove(container.id)
-        shutil.rmtree(container.directory, ignore_errors=True)
+        self._trash.discard(container.directory)
         if volumes:
             for name in container.volumes.values():
                 volume = self._volumes.get(name)
@@ -504,7 +506,7 @@ class ContainerService:
         self._snapshots.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():
             if stray.name not in self._containers:
-                shutil.rmtree(stray, ignore_errors=True)
+                self._trash.discard(stray)
 
     async def _adopt(self, container: Container, known: Known) -> None:
         fds = await self._processes.link.reopen(known.key)

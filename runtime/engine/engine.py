@@ -14,6 +14,7 @@ from pathlib import Path
 from runtime.cgroups import remove_subtree
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
+from runtime.content.trash import Trash
 from runtime.engine.containers import ContainerService
 from runtime.engine.events import Event, EventBus
 from runtime.engine.execs import ExecService
@@ -73,6 +74,7 @@ class Engine:
             self.store,
             self.images,
             self.snapshots,
+            Trash(settings.data_root / "trash"),
             self.networks,
             self.volumes,
             self.processes,

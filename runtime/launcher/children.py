@@ -135,8 +135,9 @@ class Children:
     def _reap(self, process: Process) -> None:
         if process.state == "starting":
             self._hear(process)
-        result = os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED)
-        assert result is not None  # only with WNOHANG
+        result = os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED | os.WNOHANG)
+        if result is None:
+            return  # the report was for a descriptor that had this number before
         self._loop.remove(process.pidfd)
         os.close(process.pidfd)
         process.pidfd = -1

@@ -14,6 +14,7 @@ from runtime.container.facts import read_host_facts
 from runtime.launcher.loop import Loop
 from runtime.launcher.protocol import LOCK_NAME, LOG_NAME, SOCKET_NAME
 from runtime.launcher.server import Server
+from runtime.linux.process import set_name
 
 USAGE = """usage: python -m runtime launcher --run-dir DIR [--daemon]
 
@@ -130,6 +131,7 @@ def _loop(listener: socket.socket) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    set_name("wherry-launcher")
     loop = Loop()
     _stop_on_signal(loop)
     Server(loop, listener, facts)

@@ -159,7 +159,7 @@ def receive(sock: socket.socket) -> tuple[Message, dict[str, int]] | None:
             raise ProtocolError("a message longer than the protocol allows")
         message = decode(datagram)
         names = message.get("fds", [])
-        if not isinstance(names, list) or len(set(names)) != len(fds):
+        if not isinstance(names, list) or len(set(map(str, names))) != len(fds):
             raise ProtocolError(f"{len(fds)} descriptors received for the names {names}")
     except ProtocolError:
         close_all(fds)

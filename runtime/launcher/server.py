@@ -49,7 +49,10 @@ class Server:
         loop.add(listener.fileno(), self._accept)
 
     def _accept(self) -> None:
-        sock, _ = self._listener.accept()
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # it thought better of it
+            return
         if self._connection is not None:
             self._connection.close()
         self._connection = Connection(self._loop, sock, self._handle, self._connection_closed)
@@ -139,12 +142,13 @@ class Server:
     def _start(self, key: Key, message: Message, fds: dict[str, int], bundle: str, start: Callable[[], Child]) -> None:
         if self._children.get(key) is not None:
             raise Refused(errno.EEXIST, f"process {key[1] or key[0]} has been started already")
+        seq = message["seq"]
         child = start()
         self._children.add(key, bundle, child)
         kept = {name: fds.pop(name) for name in list(fds) if name.startswith(KEEP_PREFIX)}
         self._store.put(key, kept)
         if self._connection is not None:
-            self._asked[key] = (self._connection, message["seq"])
+            self._asked[key] = (self._connection, seq)
 
     def _list(self, message: Message, fds: dict[str, int]) -> None:
         records = [process.record() for process in self._children.listed()]

@@ -70,9 +70,7 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd
     _python.PyOS_BeforeFork()
-    pid = _python.syscall(
-        syscalls.CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments), None, None, None
-    )
+    pid = _python.syscall(syscalls.CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments), None, None, None)
     if pid < 0 and ctypes.get_errno() == errno.ENOSYS and cgroup_fd is None and not flags & 0xFF:
         # Three arguments in, the argument orders of clone(2) agree between architectures.
         pid = _python.syscall(
@@ -104,6 +102,12 @@ def prctl(option: int, argument: int = 0) -> int:
     if result < 0:
         raise os_error()
     return result
+
+
+def set_name(name: str) -> None:
+    """PR_SET_NAME: what ps(1) shows for the calling thread; the kernel keeps the first 15 bytes."""
+    buffer = ctypes.create_string_buffer(os.fsencode(name))
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def sethostname(name: str) -> None:

@@ -6,6 +6,7 @@ needs a display (`xvfb-run -s "-screen 0 1600x1000x24"` will do). Without argume
 window-dark.png into docs/images; with a directory it writes every page and state there.
 """
 
+import hashlib
 import sys
 import tempfile
 import time
@@ -62,12 +63,21 @@ class SampleBackend(RemoteBackend):
         return EngineStatus(self.name, "running", self.host())
 
 
+def identity(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 def fill(engine: FakeEngine) -> None:
     now = int(time.time())
     for tags, megabytes, age_s in IMAGES_SHOWN:
-        engine.images[engine.add_image(*tags, size_bytes=int(megabytes * 1e6))]["Created"] = now - age_s
+        image = engine.images.pop(engine.add_image(*tags, size_bytes=int(megabytes * 1e6)))
+        image.update(Id=f"sha256:{identity(tags[0])}", Created=now - age_s)
+        engine.images[image["Id"]] = image
     for name, image, state, ports, age_s in CONTAINERS_SHOWN:
         container = engine.add_container(name, image, running=state != "created")
+        del engine.containers[container.id]
+        container.id = identity(name)
+        engine.containers[container.id] = container
         container.created_at = now - age_s
         targets = {"8080": "80"}
         container.config["HostConfig"] = {

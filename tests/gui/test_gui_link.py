@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,14 +80,12 @@ def test_a_burst_of_events_is_one_reading(qtbot, engine: FakeEngine, link: Engin
 def test_hidden_means_no_request_and_shown_again_one_refresh(qtbot, engine: FakeEngine, link: EngineLink) -> None:
     link.set_watched(True)
     qtbot.waitUntil(lambda: running(link), timeout=WAIT_MS)
-    seen = threading.Event()
     link.set_watched(False)
     asked = len(engine.requests)
     with qtbot.waitSignal(link._delivered, timeout=WAIT_MS):
         engine.add_container("unseen")
     qtbot.wait(3 * engine_link.SETTLE_MS)  # the time in which a watched link would have asked
     assert engine.requests[asked:] == []
-    assert not seen.is_set()
     link.set_watched(True)
     qtbot.waitUntil(lambda: link.facts.containers == 1, timeout=WAIT_MS)
 
@@ -156,12 +155,16 @@ def test_an_engine_that_never_answers_leaves_qt_free(qtbot, tmp_path: Path, make
         timer.start(10)
         link = make_link(RemoteBackend(f"unix://{tmp_path / 'dead'}"))
         link.set_watched(True)
+        began = time.monotonic()
         with qtbot.waitSignal(link.connection_changed, timeout=WAIT_MS):
             pass
+        took_s = time.monotonic() - began
         timer.stop()
         assert link.connection.state is LinkState.UNREACHABLE
         assert "did not answer" in link.connection.reason
-        assert ticks > 2 * 20  # the probe waited for seconds; Qt kept ticking
+        assert took_s > 1  # the probe did wait
+        assert took_s < engine_link.PROBE_DEADLINE_MS / 1000 + 1
+        assert ticks / took_s >= 20
         link.close()
 
 
