@@ -37,7 +37,7 @@ class ContainersPage(ListPage):
         self._run = Button(theme, tr("Run…"), "add", "primary")
         self._run.setToolTip(tr("Run a container (Ctrl+N)"))
         self._run.clicked.connect(self.run_requested)
-        self.header.add(self._run)
+        self.add_main_button(self._run)
         self.list.set_columns((None, 136, None, 158, 116, 152))
         self.list.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
         self.list.action_requested.connect(self._row_action)

@@ -26,7 +26,7 @@ class ImagesPage(ListPage):
         self._load = Button(theme, tr("Load from file…"), "load", "primary")
         self._load.setToolTip(tr("Load images from a tar file made by docker save"))
         self._load.clicked.connect(self.choose_file)
-        self.header.add(self._load)
+        self.add_main_button(self._load)
         self.list.set_columns((None, 180, 140, 110, 140, 92))
         self.list.sortByColumn(REPOSITORY, Qt.SortOrder.AscendingOrder)
         self.list.action_requested.connect(self._row_action)

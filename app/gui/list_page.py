@@ -6,7 +6,7 @@ from app.core.translations import tr
 from app.gui.connection import Connection, LinkState
 from app.gui.engine_link import EngineLink
 from app.gui.keyed_model import KeyedModel, SearchProxy
-from app.gui.panels import Banner, EmptyState, PageHeader, SearchField, card
+from app.gui.panels import Banner, Button, EmptyState, PageHeader, SearchField, card
 from app.gui.qt import QHideEvent, QShowEvent, QStackedWidget, Qt, QTimer, QVBoxLayout, QWidget
 from app.gui.table import CardList
 from app.gui.theme import Theme
@@ -59,6 +59,11 @@ class ListPage(QWidget):
         self._ages.setInterval(AGES_MS)
         self._ages.timeout.connect(model.touch_all)
         link.connection_changed.connect(self._connection_changed)
+
+    def add_main_button(self, button: Button) -> None:
+        """The page's first action, in the header and before the list for the Tab key."""
+        self.header.add(button)
+        self.setTabOrder(button, self.list)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -40,12 +40,6 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
     return _make(root, path, _mkfile(mode), os.O_PATH, _MAX_LINKS)
 
 
-def open_parent(root: int, path: str) -> tuple[int, str]:
-    """The directory `path` lies in, made if it is missing, and the last component."""
-    parent, name = posixpath.split(path.rstrip("/"))
-    return make_directory(root, parent or "/"), name
-
-
 def _make(root: int, path: str, make: _Maker, flags: int, links_left: int) -> int:
     try:
         return open_in(root, path, flags)
@@ -53,7 +47,7 @@ def _make(root: int, path: str, make: _Maker, flags: int, links_left: int) -> in
         pass
     if links_left == 0:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    parent_path, name = posixpath.split(posixpath.normpath("/" + path))
+    parent_path, name = posixpath.split(posixpath.normpath("/" + path.lstrip("/")))
     parent = _make(root, parent_path, _mkdir(0o755), os.O_PATH | os.O_DIRECTORY, links_left)
     try:
         make(name, parent)

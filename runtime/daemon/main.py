@@ -105,7 +105,8 @@ async def _run(settings: EngineSettings, socket_path: Path, group: int) -> None:
         _write_facts(settings)
         await engine.load_embedded_images()
         async with serve(engine, socket_path, group):
-            print(f"API listen on unix://{socket_path}", flush=True)
+            with contextlib.suppress(BrokenPipeError):  # whoever started us may not want to know any more
+                os.write(sys.stdout.fileno(), f"API listen on unix://{socket_path}\n".encode())
             await stop.wait()
             log.info("stopping; containers run on")
 

@@ -159,7 +159,7 @@ def receive(sock: socket.socket) -> tuple[Message, dict[str, int]] | None:
             raise ProtocolError("a message longer than the protocol allows")
         message = decode(datagram)
         names = message.get("fds", [])
-        if not isinstance(names, list) or len(set(map(str, names))) != len(fds):
+        if not _are_names(names, len(fds)):
             raise ProtocolError(f"{len(fds)} descriptors received for the names {names}")
     except ProtocolError:
         close_all(fds)
@@ -171,6 +171,14 @@ def close_all(fds: Iterable[int]) -> None:
     """Close every descriptor of `fds`."""
     for fd in fds:
         os.close(fd)
+
+
+def _are_names(names: Any, count: int) -> bool:
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and len(names) == len(set(names)) == count
+    )
 
 
 def _descriptors(control: Iterable[tuple[int, int, bytes]]) -> list[int]:

@@ -295,7 +295,7 @@ def _check_namespaces(spec: Mapping[str, Any]) -> None:
 
 def _check_mounts(spec: Mapping[str, Any]) -> None:
     for position, mount in enumerate(spec.get("mounts", [])):
-        if posixpath.normpath("/" + mount["destination"]) == "/":
+        if posixpath.normpath("/" + mount["destination"].lstrip("/")) == "/":
             raise _invalid(f"mounts[{position}].destination", "must not be the root itself")
         is_bind = mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options", ()))
         if is_bind and not mount.get("source"):
