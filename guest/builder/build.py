@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from guest.builder.container_image import write_container_image
 from guest.builder.errors import BuildError
 from guest.builder.initramfs import write_initramfs
 from guest.builder.inputs import hash_inputs
-from guest.builder.kernel import install_modules, release_of
+from guest.builder.kernel import bootable_kernel, install_modules, release_of
 from guest.builder.packages import IMAGE_FOLDER, PACKAGES
 from guest.builder.parts import FetchedPart, PartCache
 from guest.builder.pins import load_pins
@@ -65,7 +64,8 @@ def build_guest(arch: Architecture, output: Path, parts_folder: Path, report: Re
         report("packing")
         finished = scratch / "image"
         finished.mkdir()
-        shutil.copyfile(source / "boot/vmlinuz-virt", finished / manifest.FILES["kernel"])
+        kernel = bootable_kernel((source / "boot/vmlinuz-virt").read_bytes())
+        (finished / manifest.FILES["kernel"]).write_bytes(kernel)
         write_initramfs(
             root, modules, groups["initramfs"], IMAGE_FOLDER / "initramfs/init", finished / manifest.FILES["initramfs"]
         )

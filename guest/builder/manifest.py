@@ -14,10 +14,10 @@ CONTRACT = "contract.json"
 SCHEMA = 1
 VERSION = "0.1.0"
 
-FILES = {"kernel": "vmlinuz", "initramfs": "initramfs.cpio", "system": "system.squashfs"}
+FILES = {"kernel": "kernel", "initramfs": "initramfs.cpio", "system": "system.squashfs"}
 """What each file is for -> its name in the image folder."""
 
-KERNEL_COMMAND_LINE = ("quiet", "panic=-1", "audit=0", "random.trust_cpu=on")
+KERNEL_COMMAND_LINE = ("quiet", "panic=-1", "reboot=t", "audit=0", "random.trust_cpu=on")
 EMULATION_COMMAND_LINE = ("mitigations=off", "tsc=reliable", "tsc_early_khz={tsc_khz}")
 """What the host appends on x86_64 when QEMU emulates (TCG), with its own time stamp counter's frequency filled in.
 

@@ -1,4 +1,4 @@
-"""Calling the C library: one errno-faithful `call` and one `syscall`, used by the other modules of this package."""
+"""Calling the C library: errno as OSError, and syscall(2) for what the library does not wrap."""
 
 import ctypes
 import os
@@ -15,7 +15,6 @@ Argument = int | bytes | None | object
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 
 
 def os_error(filename: str | bytes | None = None) -> OSError:

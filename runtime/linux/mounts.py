@@ -137,9 +137,7 @@ def move_mount(mount_fd: int, target_fd: int, target: str | None = None) -> None
     )
 
 
-def mount_setattr(
-    fd: int, *, set_: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False
-) -> None:
+def mount_setattr(fd: int, *, set_: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
     """mount_setattr(2) on the mount whose root `fd` refers to."""
     attributes = _MountAttr(set_, clear, propagation, 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)

@@ -20,7 +20,6 @@ CLOSE_RANGE_CLOEXEC = 4
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
-PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 # PyDLL: the GIL stays held across the call, so that the child owns it when it comes back.

@@ -36,10 +36,15 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 
 
 @pytest.fixture(scope="session")
-def theme(qapp: QApplication) -> Theme:
-    theme = Theme(qapp)
-    theme.set_mode("light")
-    return theme
+def the_theme(qapp: QApplication) -> Theme:
+    return Theme(qapp)
+
+
+@pytest.fixture
+def theme(the_theme: Theme) -> Theme:
+    if the_theme.mode != "light":
+        the_theme.set_mode("light")
+    return the_theme
 
 
 @pytest.fixture

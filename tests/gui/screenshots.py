@@ -33,13 +33,13 @@ IMAGES_SHOWN: tuple[tuple[tuple[str, ...], float, int], ...] = (
     (("alpine:3.23", "alpine:latest"), 8.4, 40 * DAY_S),
     (("postgres:17",), 438, 20 * DAY_S),
     (("redis:8-alpine",), 41.2, 33 * DAY_S),
-    (("registry.example.org/team/shop-api:2.4.1",), 127, 2 * HOUR_S),
+    (("example.org/shop-api:2.4",), 127, 2 * HOUR_S),
 )
 CONTAINERS_SHOWN: tuple[tuple[str, str, str, tuple[str, ...], int], ...] = (
-    ("api", "registry.example.org/team/shop-api:2.4.1", "running", ("9000", "9001"), 2 * HOUR_S),
+    ("api", "example.org/shop-api:2.4", "running", ("9000", "9001"), 2 * HOUR_S),
     ("cache", "redis:8-alpine", "running", (), 9 * DAY_S),
     ("database", "postgres:17", "running", ("5432",), 3 * DAY_S),
-    ("migrate", "registry.example.org/team/shop-api:2.4.1", "exited", (), 2 * DAY_S),
+    ("migrate", "example.org/shop-api:2.4", "exited", (), 2 * DAY_S),
     ("nightly-backup", "alpine:3.23", "created", (), 40),
     ("web", "nginx:1.29-alpine", "running", ("8080",), 3 * MINUTE_S),
 )

@@ -11,7 +11,7 @@ from app.engine.models import Output
 from app.gui import log_feed, logs_view
 from app.gui.log_feed import LineQueue, LineStream, LogFeed, LogLine
 from app.gui.logs_view import LogsView
-from app.gui.qt import QApplication, QTimer
+from app.gui.qt import QApplication, QTextCursor, QTimer
 from app.gui.theme import Theme
 from tests.fakes.engine_server import FakeEngine
 
@@ -157,7 +157,8 @@ def test_copy_and_clear(follow, qtbot) -> None:
     qtbot.waitUntil(lambda: view.text.toPlainText() == "one\ntwo", timeout=WAIT_MS)
     view.copy()
     assert QApplication.clipboard().text() == "one\ntwo"
-    view.text.find("two")
+    view.text.moveCursor(QTextCursor.MoveOperation.Start)
+    assert view.text.find("two")
     view.copy()
     assert QApplication.clipboard().text() == "two"
     view.clear()

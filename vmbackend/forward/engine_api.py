@@ -23,6 +23,10 @@ class _Stream(Protocol):
     def close(self) -> None: ...
 
 
+class EngineSilent(GuestUnreachable):
+    """The engine, or something on the way to it, says nothing at all."""
+
+
 class EngineApi:
     """Methods block and raise GuestUnreachable."""
 
@@ -76,6 +80,8 @@ class EngineApi:
         try:
             connection.request("GET", target, headers={"Connection": "close"})
             response = connection.getresponse()
+        except TimeoutError as error:
+            raise EngineSilent(f"The engine did not answer {target} in time") from error
         except (OSError, http.client.HTTPException) as error:
             raise GuestUnreachable(f"The engine did not answer {target} ({error or type(error).__name__})") from error
         if response.status != 200:

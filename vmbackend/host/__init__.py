@@ -14,6 +14,7 @@ Every adapter offers the same names:
 - `listen_tcp(address, port)`: a listening port that no second program can have as well.
 - `engine_host(name, socket_path)`, `EngineListener`, `connect_engine`: the engine's endpoint on this system.
 - `port_owner(protocol, port)`: who holds a port, in words. `cpu_name()`, `machine_arch()`; `QEMU_INSTALL_COMMAND`.
+- `executable_memory(code)`: a context in which machine code can be called.
 - `ACCELERATOR_CANDIDATES`, `accelerator_obstacle(accelerator)`: what to try, and what is known to be in its way.
 """
 
@@ -31,6 +32,7 @@ if sys.platform == "win32":
         cpu_name,
         data_home,
         detached_process_options,
+        executable_memory,
         kill_process,
         listen_tcp,
         machine_arch,
@@ -60,6 +62,7 @@ elif sys.platform == "darwin":
         connect_local,
         detached_process_options,
         engine_host,
+        executable_memory,
         kill_process,
         listen_tcp,
         make_private,
@@ -85,6 +88,7 @@ else:
         connect_local,
         detached_process_options,
         engine_host,
+        executable_memory,
         kill_process,
         listen_tcp,
         make_private,
@@ -105,6 +109,7 @@ __all__ = [
     "data_home",
     "detached_process_options",
     "engine_host",
+    "executable_memory",
     "kill_process",
     "listen_tcp",
     "machine_arch",

@@ -1,12 +1,16 @@
 """What Linux and macOS share."""
 
+import contextlib
+import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +90,18 @@ def connect_local(address: str, timeout_s: float) -> socket.socket:
         stream.close()
         raise
     return stream
+
+
+@contextlib.contextmanager
+def executable_memory(code: bytes) -> Iterator[int]:
+    """The address of machine code that may be called inside the block. Raises OSError where that is forbidden."""
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as memory:
+        memory.write(code)
+        view = ctypes.c_char.from_buffer(memory)
+        try:
+            yield ctypes.addressof(view)
+        finally:
+            del view  # the mapping cannot be closed while it is looked at
 
 
 def engine_host(name: str, socket_path: Path) -> str:

@@ -1,5 +1,6 @@
 """Windows 10 1809 and newer."""
 
+import contextlib
 import ctypes
 import msvcrt
 import os
@@ -7,6 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from ctypes import wintypes
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,16 @@ ACCELERATOR_CANDIDATES = (
 _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 _kernel32.OpenProcess.restype = wintypes.HANDLE
 _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
+_kernel32.VirtualAlloc.restype = ctypes.c_void_p
 
 _PROCESS_TERMINATE = 0x0001
 _PROCESS_SET_QUOTA = 0x0100
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 _STILL_ACTIVE = 259
+_MEM_COMMIT = 0x1000
+_MEM_RESERVE = 0x2000
+_MEM_RELEASE = 0x8000
+_PAGE_EXECUTE_READWRITE = 0x40
 _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION = 9
 _JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 
@@ -172,6 +179,19 @@ def connect_local(address: str, timeout_s: float) -> socket.socket:
     """Connect to `tcp:HOST:PORT`. Raises OSError."""
     host, _, port = address.removeprefix("tcp:").rpartition(":")
     return socket.create_connection((host, int(port)), timeout_s)
+
+
+@contextlib.contextmanager
+def executable_memory(code: bytes) -> Iterator[int]:
+    """The address of machine code that may be called inside the block. Raises OSError where that is forbidden."""
+    address = _kernel32.VirtualAlloc(None, len(code), _MEM_COMMIT | _MEM_RESERVE, _PAGE_EXECUTE_READWRITE)
+    if not address:
+        raise ctypes.WinError(ctypes.get_last_error())
+    try:
+        ctypes.memmove(address, code, len(code))
+        yield address
+    finally:
+        _kernel32.VirtualFree(ctypes.c_void_p(address), 0, _MEM_RELEASE)
 
 
 def accelerator_obstacle(accelerator: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vmbackend import host
 from vmbackend.errors import GuestUnreachable
-from vmbackend.forward.engine_api import EngineApi
+from vmbackend.forward.engine_api import EngineApi, EngineSilent
 from vmbackend.forward.engine_socket import serve_engine_socket
 from vmbackend.forward.ports import PortForwards
 from vmbackend.forward.watch import PortWatch
@@ -31,7 +31,8 @@ _PING_TIMEOUT_S = 3.0
 _POWEROFF_COMMAND_TIMEOUT_S = 5.0
 _POWER_BUTTON_TIMEOUT_S = 3.0
 _QUIT_TIMEOUT_S = 3.0
-_ENGINE_RETRY_S = 2.0
+# For an announcement that was lost; asking an engine that is not there leaves a line on the guest's console.
+_ENGINE_RETRY_S = 5.0
 _MAX_CLOCK_ERROR_S = 2.0
 
 T = TypeVar("T")
@@ -40,11 +41,18 @@ _log = logging.getLogger(__name__)
 
 
 class QemuEnded(Exception):
-    """QEMU is gone; the text says how, in words."""
+    """QEMU is gone, or its guest is of no use; the text says how.
+
+    `worth_retrying`: it was the guest that ended, not QEMU that refused.
+    """
+
+    def __init__(self, how: str, worth_retrying: bool) -> None:
+        super().__init__(how)
+        self.worth_retrying = worth_retrying
 
 
 class StartedQemu:
-    """A QEMU that is about to connect to our listeners. `ended` resolves to how it ended."""
+    """A QEMU that is about to connect to our listeners. `ended` resolves to its exit code."""
 
     def __init__(self, process: QemuProcess, qmp_listener: socket.socket, console_listener: socket.socket) -> None:
         self.process = process
@@ -53,13 +61,18 @@ class StartedQemu:
         self.started_at = time.time()
         self.ended = asyncio.create_task(process.wait())
 
+    def end(self) -> QemuEnded:
+        """How it ended, once it has."""
+        code = self.ended.result()
+        return QemuEnded(self.process.describe_end(code), worth_retrying=code == 0)
+
     async def unless_ended(self, work: Awaitable[T]) -> T:
         """Await `work`. Raises QemuEnded as soon as QEMU ends instead."""
         task = asyncio.ensure_future(work)
         try:
             await asyncio.wait([task, self.ended], return_when=asyncio.FIRST_COMPLETED)
             if self.ended.done():
-                raise QemuEnded(self.ended.result())
+                raise self.end()
             return await task
         finally:
             task.cancel()
@@ -68,6 +81,8 @@ class StartedQemu:
 async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitStack) -> StartedQemu:
     """Start QEMU; `undo` ends it. Raises OSError."""
     image = prepared.image
+    if paths.console_log.exists():
+        paths.console_log.replace(paths.previous_console_log)
     qmp_listener = _listen(paths.qmp_socket, undo)
     console_listener = _listen(paths.console_socket, undo)
     argv = build_argv(
@@ -82,6 +97,7 @@ async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitSta
             qmp_address=host.address_of(qmp_listener),
             console_address=host.address_of(console_listener),
             console_log=paths.console_log,
+            tsc_khz=prepared.tsc_khz,
             handed_in_files={
                 image.fw_cfg["authorized_keys"]: paths.authorized_keys,
                 image.fw_cfg["host_key"]: paths.guest_host_key,
@@ -177,21 +193,20 @@ class Guest:
     async def wait_engine(self) -> None:
         """Until the engine answers through its socket on this computer."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ENGINE_RETRY_S):
+                    await self._engine_announced.wait()
+            self._engine_announced.clear()
+            with contextlib.suppress(GuestUnreachable):
                 await self.ping()
                 return
-            except GuestUnreachable:
-                self._engine_announced.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_ENGINE_RETRY_S):
-                        await self._engine_announced.wait()
 
     async def ping(self) -> None:
         """Ask the engine, the whole way; repairs a dead connection and a wrong clock. Raises GuestUnreachable."""
         try:
             guest_clock = await asyncio.to_thread(self._api.ping, _PING_TIMEOUT_S)
             self.has_served = True
-        except GuestUnreachable:
+        except EngineSilent:
             await self.link.drop_if_dead(_PING_TIMEOUT_S)
             raise
         # A guest that slept with its host, or was paused, wakes up in the past.

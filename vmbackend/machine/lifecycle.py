@@ -137,7 +137,7 @@ class Machine:
                 was_up = self._state in ("running", "degraded")
                 hint = f"`{self._paths.qemu_log}` and `{self._paths.console_log}` may say why"
                 self._step("qemu_gone", (f"{end}; {hint}.",))
-                if not was_up or not self._may_restart():
+                if not (was_up or end.worth_retrying) or not self._may_restart():
                     return
             _log.warning("starting the machine again")
             self._step("start", self._reasons)
@@ -162,6 +162,8 @@ class Machine:
                 self._enter(requirement)
                 await meet(requirement, qemu.unless_ended(work()), emulated, **places)
         except Unmet as unmet:
+            if unmet.requirement is KERNEL:
+                raise QemuEnded(str(unmet), worth_retrying=True) from unmet
             self._step("unmet", (str(unmet),))
         else:
             self._step("ready")
@@ -169,7 +171,7 @@ class Machine:
         while True:
             await asyncio.wait([qemu.ended], timeout=_PROBE_EVERY_S)
             if qemu.ended.done():
-                raise QemuEnded(qemu.ended.result())
+                raise qemu.end()
             await self._probe(guest)
             guest.retry_refused_ports()
 

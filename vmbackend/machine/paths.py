@@ -71,6 +71,11 @@ class MachinePaths:
         return self.directory / "console.log"
 
     @property
+    def previous_console_log(self) -> Path:
+        """The console of the start before: what a guest that died had to say."""
+        return self.directory / "console.previous.log"
+
+    @property
     def engine_socket(self) -> Path:
         return self._sockets / "docker.sock"
 

@@ -10,17 +10,19 @@ from vmbackend.machine.paths import MachinePaths
 from vmbackend.qemu.accelerator import AcceleratorChoice, choose_accelerator
 from vmbackend.qemu.disks import ensure_data_disk
 from vmbackend.qemu.locate import QemuPrograms, locate_qemu
+from vmbackend.qemu.tsc import host_tsc_khz
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`machine` is QEMU's machine type, the image's first choice."""
+    """`machine` is QEMU's machine type, of those the image can boot on; `tsc_khz` is known for emulated guests."""
 
     settings: MachineSettings
     image: GuestImage
     qemu: QemuPrograms
     machine: str
     accelerator: AcceleratorChoice
+    tsc_khz: int | None
 
 
 async def prepare(paths: MachinePaths, settings: MachineSettings) -> Prepared:
@@ -31,7 +33,7 @@ async def prepare(paths: MachinePaths, settings: MachineSettings) -> Prepared:
     arch = host.machine_arch()
     image = find_guest_image(arch, settings.image_dir)
     qemu = locate_qemu(arch, settings.qemu_dir)
-    machine = image.machines[0]
+    machine, *other_machines = image.machines
     shared = paths.directory.parent
     *_, accelerator = await asyncio.gather(
         asyncio.to_thread(_ensure_keys, paths),
@@ -39,7 +41,11 @@ async def prepare(paths: MachinePaths, settings: MachineSettings) -> Prepared:
         asyncio.to_thread(ensure_data_disk, qemu.img, paths.data_disk, settings.disk_gib),
         choose_accelerator(qemu, image, machine, settings.accelerator, shared / "accelerator.json"),
     )
-    return Prepared(settings, image, qemu, machine, accelerator)
+    tsc_khz = await asyncio.to_thread(host_tsc_khz) if accelerator.emulated else None
+    if accelerator.emulated and tsc_khz is None and other_machines:
+        # An emulated microvm cannot measure its clock reliably; other machines have the timers for it.
+        machine = other_machines[0]
+    return Prepared(settings, image, qemu, machine, accelerator, tsc_khz)
 
 
 def _ensure_keys(paths: MachinePaths) -> None:

@@ -24,7 +24,7 @@ class Requirement:
 PREPARED = Requirement("prepared", 60, "the machine's folder must be writable and the disk must have room")
 QEMU_STARTED = Requirement("qemu started", 10, "`{qemu_log}` has what QEMU said")
 QMP = Requirement("qmp", 10, "`{qemu_log}` has what QEMU said")
-KERNEL = Requirement("kernel", 10, "`{console_log}` is the guest's console; another accelerator may help")
+KERNEL = Requirement("kernel", 2.5, "`{console_log}` is the guest's console; another accelerator may help")
 SSH = Requirement("ssh", 20, "`{console_log}` is the guest's console")
 ENGINE = Requirement("engine", 20, "`{console_log}` is the guest's console, and the engine writes its errors there")
 

@@ -28,7 +28,7 @@ class LaunchFacts:
 
     `qmp_address` and `console_address` are listening sockets of ours (`unix:PATH` or `tcp:HOST:PORT`): QEMU
     connects to them, so nobody else can. `handed_in_files` and `handed_in_texts` map firmware configuration names
-    to files and to short texts.
+    to files and to short texts. `tsc_khz` spares an emulated x86 guest from measuring its clock.
     """
 
     program: Path
@@ -41,6 +41,7 @@ class LaunchFacts:
     qmp_address: str
     console_address: str
     console_log: Path
+    tsc_khz: int | None
     handed_in_files: Mapping[str, Path]
     handed_in_texts: Mapping[str, str]
 
@@ -53,7 +54,7 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *_base(facts.program, facts.machine, facts.accelerator, facts.cpus, facts.memory_mib),
         *("-kernel", str(image.kernel)),
         *("-initrd", str(image.initramfs)),
-        *("-append", f"{image.cmdline} console={_CONSOLE[image.arch]}"),
+        *("-append", _cmdline(facts)),
         *("-chardev", f"socket,id=qmp,{_socket(facts.qmp_address)}"),
         *("-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,{_socket(facts.console_address)},logfile={_escaped(facts.console_log)}"),
@@ -91,6 +92,11 @@ def _base(program: Path, machine: str, candidate: Candidate, cpus: int, memory_m
         *("-smp", str(cpus)),
         *("-m", f"{memory_mib}M"),
     ]
+
+
+def _cmdline(facts: LaunchFacts) -> str:
+    known_clock = "" if facts.tsc_khz is None else f" tsc_early_khz={facts.tsc_khz}"
+    return f"{facts.image.cmdline} console={_CONSOLE[facts.image.arch]}{known_clock}"
 
 
 def _disk(name: str, path: Path, serial: str, suffix: str, options: str) -> list[str]:

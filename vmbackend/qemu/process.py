@@ -42,13 +42,17 @@ class QemuProcess:
             raise StartFailed(f"QEMU ended at once: {self.last_words()}")
         record.write(path)
 
-    async def wait(self) -> str:
-        """Wait for its end; returns how it ended, in words."""
-        code = await self._process.wait()
+    async def wait(self) -> int:
+        """Wait for its end; returns the exit code, or minus the signal's number."""
+        return await self._process.wait()
+
+    def describe_end(self, code: int) -> str:
         if code < 0:
             return f"QEMU was killed by signal {-code}"
         words = self.last_words()
-        return f"QEMU ended with code {code}" + (f": {words}" if code and words else "")
+        if code == 0:
+            return "The guest reset itself or powered off"
+        return f"QEMU ended with code {code}" + (f": {words}" if words else "")
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
