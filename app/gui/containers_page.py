@@ -24,10 +24,11 @@ from app.gui.theme import Theme
 
 
 class ContainersPage(ListPage):
-    """Emits `logs_requested(id)` and `run_requested()`; everything else it does through the link."""
+    """Emits `logs_requested(id)`, `run_requested()`, `load_requested()`; the rest it does through the link."""
 
     logs_requested = Signal(str)
     run_requested = Signal()
+    load_requested = Signal()
 
     def __init__(self, theme: Theme, link: EngineLink) -> None:
         self.containers = ContainersModel()
@@ -49,6 +50,7 @@ class ContainersPage(ListPage):
         self.body.insertWidget(2, self._bulk_bar)
         self._bulk_bar.hide()
         self._to_remove: list[str] = []
+        self._done: set[str] = set()
         self.banner.action_requested.connect(self._remove_confirmed)
         link.containers_changed.connect(self._show)
         self.update_view()
@@ -86,6 +88,14 @@ class ContainersPage(ListPage):
         return tr("{running} running, {total} in all", running=running, total=total)
 
     def say_empty(self) -> None:
+        if not self.link.facts.images:
+            self.empty.say(
+                "images",
+                tr("No containers and no images yet"),
+                tr("Containers start from images. Load one from a file, then run it."),
+                tr("Load from file…"),
+            )
+            return
         self.empty.say(
             "containers",
             tr("No containers yet"),
@@ -94,7 +104,10 @@ class ContainersPage(ListPage):
         )
 
     def empty_action(self) -> None:
-        self.run_requested.emit()
+        if self.link.facts.images:
+            self.run_requested.emit()
+        else:
+            self.load_requested.emit()
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
         viewport = self.list.viewport()
@@ -134,6 +147,9 @@ class ContainersPage(ListPage):
 
     def _show(self, containers: list[Container]) -> None:
         self.containers.replace(containers)
+        for key in self._done:
+            self.containers.clear_pending(key)
+        self._done.clear()
         self.update_view()
         self._selection_changed()
 
@@ -169,7 +185,8 @@ class ContainersPage(ListPage):
         self.containers.mark_pending(key, verb)
 
         def done() -> None:
-            self.containers.clear_pending(key)
+            self._done.add(key)  # shown as under way until a list shows the outcome
+            self.link.refresh()
 
         def failed(failure: Failure) -> None:
             self.containers.clear_pending(key)

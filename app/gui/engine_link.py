@@ -19,14 +19,14 @@ from app.engine.client import EngineClient
 from app.engine.models import Container, EngineInfo, Event, Image
 from app.engine.streams import JsonStream, OutputStream
 from app.gui import wording
-from app.gui.connection import Connection, EngineFacts, Failure, LinkEvent, LinkState
+from app.gui.connection import TRANSITIONS, Connection, EngineFacts, Failure, LinkEvent, LinkState
 from app.gui.failures import explain
 from app.gui.log_feed import QUEUE_LINES, LogFeed
 from app.gui.qt import QObject, Qt, QTimer, Signal, Slot
 from app.services import containers as container_services
 from app.services import images as image_services
 from app.services.containers import RunOptions
-from app.services.engines import EngineBackend, EngineStatus
+from app.services.engines import EngineBackend, EngineStatus, OnPhase
 
 ANSWER_DEADLINE_S = 5.0  # for an answer to a question
 WORK_DEADLINE_S = 120.0  # for an answer to an order, such as starting a container in a slow virtual machine
@@ -61,7 +61,8 @@ class EngineLink(QObject):
         self._stale = True
         self._refreshing = False
         self._probing: Job | None = None
-        self._working_on_engine = False
+        self._works = 0  # starts and stops under way; while there are any, nobody probes
+        self._newest_work = 0
         self._retries = 0
         self._events: Job | None = None
         self._asking: EngineClient | None = None
@@ -87,7 +88,7 @@ class EngineLink(QObject):
 
     def probe(self) -> None:
         """Find out where the engine stands. One probe at a time; one that takes too long counts as silence."""
-        if self._probing is not None or self._working_on_engine:
+        if self._probing is not None or self._works:
             return
         self._retry.stop()
         self._heartbeat.stop()
@@ -108,11 +109,11 @@ class EngineLink(QObject):
 
     def start_engine(self) -> None:
         """Ask the backend for a running engine."""
-        self._work_on_engine(LinkEvent.START, lambda: self._backend.up(self._phase))
+        self._work_on_engine(LinkEvent.START, self._backend.up)
 
     def stop_engine(self) -> None:
         """Ask the backend to end the engine and its containers."""
-        self._work_on_engine(LinkEvent.STOP, lambda: self._backend.down(self._phase))
+        self._work_on_engine(LinkEvent.STOP, self._backend.down)
 
     def set_watched(self, watched: bool) -> None:
         """Whether anybody sees the lists. Showing them refreshes once; hiding them ends all asking."""
@@ -244,29 +245,34 @@ class EngineLink(QObject):
             return
         self._orders.submit(lambda: work(client), done, lambda error: failed(explain(error, attempt)))
 
-    def _work_on_engine(self, event: LinkEvent, work: Callable[[], EngineStatus]) -> None:
-        if self._working_on_engine:
+    def _work_on_engine(self, event: LinkEvent, work: Callable[[OnPhase], EngineStatus]) -> None:
+        """Start or stop the engine, if that makes sense now. A stop may overtake a start, which then ends unheard."""
+        if (self.connection.state, event) not in TRANSITIONS:
             return
-        self._working_on_engine = True
+        self._works += 1
+        self._newest_work += 1
+        number = self._newest_work
         self._end_probe()
         self._drop_clients()
         self._happened(event)
 
-        def done(status: EngineStatus) -> None:
-            self._working_on_engine = False
+        def on_phase(name: str) -> None:
+            self._deliver(lambda: show_phase(wording.phase(name)))
+
+        def show_phase(text: str) -> None:
+            if number == self._newest_work and self._works:
+                self._set_connection(replace(self.connection, reason=text, remedy=""))
+
+        def ended() -> None:
+            self._works -= 1
             self.probe()
 
         def failed(error: Exception) -> None:
-            self._working_on_engine = False
-            failure = explain(error)
-            self.engine_failed.emit(failure)
-            self.probe()
+            if number == self._newest_work:
+                self.engine_failed.emit(explain(error))
+            ended()
 
-        self._orders.submit(work, done, failed)
-
-    def _phase(self, phase: str) -> None:
-        """Worker thread: the backend says what it is doing."""
-        self._deliver(lambda: self._set_connection(replace(self.connection, reason=wording.phase(phase), remedy="")))
+        self._orders.submit(lambda: work(on_phase), lambda _: ended(), failed)
 
     def _probed(self, answer: tuple[EngineStatus, EngineInfo | None]) -> None:
         self._end_probe()
@@ -306,7 +312,7 @@ class EngineLink(QObject):
             self._probing = None
 
     def _plan_next_probe(self) -> None:
-        if not self._watched or self._working_on_engine:
+        if not self._watched or self._works:
             return
         if self.connection.state is LinkState.RUNNING:
             self._retries = 0

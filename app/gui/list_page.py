@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.core.translations import tr
-from app.gui.connection import Connection, LinkState
+from app.gui.connection import LinkState
 from app.gui.engine_link import EngineLink
 from app.gui.keyed_model import KeyedModel, SearchProxy
 from app.gui.panels import Banner, Button, EmptyState, PageHeader, SearchField, card
@@ -58,7 +58,8 @@ class ListPage(QWidget):
         self._ages = QTimer(self)
         self._ages.setInterval(AGES_MS)
         self._ages.timeout.connect(model.touch_all)
-        link.connection_changed.connect(self._connection_changed)
+        link.connection_changed.connect(self.update_view)
+        link.facts_changed.connect(self.update_view)
 
     def add_main_button(self, button: Button) -> None:
         """The page's first action, in the header and before the list for the Tab key."""
@@ -127,9 +128,6 @@ class ListPage(QWidget):
 
     def _search(self, text: str) -> None:
         self.proxy.search(text)
-        self.update_view()
-
-    def _connection_changed(self, connection: Connection) -> None:
         self.update_view()
 
     def _empty_requested(self) -> None:

@@ -88,7 +88,7 @@ class CardList(QTreeView):
         self.setIndentation(0)
         self.setMouseTracking(True)
         self.setSortingEnabled(True)
-        self.setAllColumnsShowFocus(True)
+        self.setAllColumnsShowFocus(False)  # drawRow draws the ring
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)

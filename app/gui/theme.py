@@ -381,7 +381,8 @@ QScrollBar::add-line, QScrollBar::sub-line {{ width: 0; height: 0; }}
 QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
 
 QMenu {{ background: {p.surface}; border: 1px solid {p.border_strong}; padding: 6px; border-radius: {RADIUS}px; }}
-QMenu::item {{ padding: 7px 24px 7px 12px; border-radius: 6px; }}
+QMenu::item {{ padding: 7px 24px 7px 10px; border-radius: 6px; }}
+QMenu::icon {{ padding-left: 10px; }}
 QMenu::item:selected {{ background: {p.accent_soft}; color: {p.text}; }}
 QMenu::item:disabled {{ color: {p.text_faint}; }}
 QMenu::separator {{ height: 1px; background: {p.border}; margin: 6px 8px; }}

@@ -76,6 +76,7 @@ class MainWindow(QMainWindow):
         self.sidebar.mode_chosen.connect(self._choose_mode)
         self.containers.logs_requested.connect(self.show_logs)
         self.containers.run_requested.connect(self.run_container)
+        self.containers.load_requested.connect(self.load_images)
         self.images.run_requested.connect(self.run_container)
         self.logs.left.connect(lambda: self.show_page(CONTAINERS))
         link.connection_changed.connect(self._show_connection)
@@ -116,6 +117,11 @@ class MainWindow(QMainWindow):
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.created.connect(self._container_made)
         dialog.open()
+
+    def load_images(self) -> None:
+        """Show the images page and ask for a file."""
+        self.show_page(IMAGES)
+        self.images.choose_file()
 
     def stop_engine(self) -> None:
         """Stop the engine; when that has to be confirmed, on the machine page."""

@@ -130,7 +130,13 @@ def _wheel(parts: list[FetchedPart], name: str) -> FetchedPart:
 
 
 def _publish(finished: Path, output: Path, contract: dict[str, Any]) -> None:
-    (output / manifest.CONTRACT).unlink(missing_ok=True)
+    """Replace the old image's files, its contract first: a folder with a contract is always complete."""
+    contract_file = output / manifest.CONTRACT
+    if contract_file.exists():
+        old_files = json.loads(contract_file.read_text())["files"].values()
+        contract_file.unlink()
+        for old_file in old_files:
+            (output / old_file["name"]).unlink(missing_ok=True)
     for path in finished.iterdir():
         path.replace(output / path.name)
     manifest.write_contract(contract, output)

@@ -161,7 +161,8 @@ class ContainerService:
             container.directory.mkdir(mode=0o710)
             undo.callback(self._trash.discard, container.directory)
             (container.directory / "rootfs").mkdir()
-            self._resolve_user(container, rootfs)
+            if container.options.user or container.options.groups:
+                self._resolve_user(container, rootfs)
             self._make_volumes(container, rootfs, undo)
             self._store.put("container", id, container.to_document())
             undo.pop_all()

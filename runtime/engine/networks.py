@@ -24,7 +24,7 @@ from runtime.network.bridge import BridgeConfig, ensure_bridge, remove_bridge
 from runtime.network.ipam import AddressPool, choose_subnet, host_networks
 from runtime.network.nat import ANY_ADDRESS, NatTable, PortBinding, Protocol
 from runtime.network.ports import PortAllocator, PortReservation
-from runtime.network.sandbox import Sandbox, SandboxPool, create_sandbox
+from runtime.network.sandbox import Sandbox, SandboxPool
 from runtime.network.userland import serve_tcp
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class NetworkService:
         )
         self._addresses = AddressPool(self.default.subnet, self.default.gateway)
         self._nat = NatTable(settings.nft_table, [self._config])
-        self._pool: SandboxPool | None = None
+        self._pools: dict[str, SandboxPool] = {}  # by network driver
 
     def _add_predefined(self, name: str, driver: str) -> None:
         subnet = choose_subnet(host_networks()) if driver == "bridge" else None
@@ -164,7 +164,10 @@ class NetworkService:
                 if attachment.address and (binding := port.binding):
                     published[binding] = attachment.address
         self._nat.replace_all(published)
-        self._pool = SandboxPool(self.default.bridge, SANDBOXES_AHEAD)
+        self._pools = {
+            "bridge": SandboxPool(self.default.bridge, SANDBOXES_AHEAD),
+            "null": SandboxPool(None, SANDBOXES_AHEAD),
+        }
 
     async def serve_ipv6(self) -> None:
         """Take up the IPv6 side of the ports that `start` restored."""
@@ -217,7 +220,7 @@ class NetworkService:
             attachment = Attachment(network, secrets.token_hex(32))
             undo.push_async_callback(self._let_go, attachment)
             if network.driver == "null":
-                attachment.sandbox = create_sandbox()
+                attachment.sandbox = self._pools["null"].take()
             elif network.driver == "bridge":
                 self._connect_bridge(attachment, options)
                 for request in options.ports:
@@ -228,10 +231,10 @@ class NetworkService:
         return attachment
 
     def _connect_bridge(self, attachment: Attachment, options: Options) -> None:
-        assert self._pool and self.default.subnet
+        assert self.default.subnet
         wanted = IPv4Address(options.static_ip) if options.static_ip else None
         attachment.address = self._addresses.allocate(wanted)
-        attachment.sandbox = self._pool.take()
+        attachment.sandbox = self._pools["bridge"].take()
         endpoint = attachment.sandbox.attach(
             self.default.bridge,
             IPv4Interface(f"{attachment.address}/{self.default.subnet.prefixlen}"),
@@ -280,9 +283,8 @@ class NetworkService:
 
     def close(self) -> None:
         """Let go of what this process holds; running containers keep their network."""
-        if self._pool:
-            self._pool.close()
-            self._pool = None
+        while self._pools:
+            self._pools.popitem()[1].close()
         for attachment in self._attached.values():
             for server in attachment.servers:
                 server.close()

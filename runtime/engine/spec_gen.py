@@ -5,6 +5,7 @@ https://github.com/opencontainers/runtime-spec/blob/main/config.md
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from dataclasses import dataclass
@@ -47,18 +48,24 @@ class Place:
 
 def effective_capabilities(options: Options, privileged: bool) -> list[str]:
     """The bounding set: Docker's defaults, with additions and removals (`ALL` may stand in either)."""
-    held = capabilities.get().bounding  # an engine in a container of its own cannot give what it has not
-    every = [name for name in capabilities.NAMES if name in held]
+    every = _held_capabilities()
     unknown = [name for name in (*options.cap_add, *options.cap_drop) if name != "ALL" and name not in every]
     if unknown:
         raise InvalidParameter(f'invalid capability: unknown capability: "{unknown[0]}"')
     if privileged:
-        return every
+        return list(every)
     base = every if "ALL" in options.cap_add else list(defaults.DEFAULT_CAPABILITIES)
     if "ALL" in options.cap_drop:
         base = [] if "ALL" not in options.cap_add else base
     kept = {name for name in base if name not in options.cap_drop} | (set(options.cap_add) - {"ALL"})
     return [name for name in every if name in kept]
+
+
+@functools.cache
+def _held_capabilities() -> list[str]:
+    """What this engine can give: in a container of its own, not every capability there is."""
+    held = capabilities.get().bounding
+    return [name for name in capabilities.NAMES if name in held]
 
 
 def generate(options: Options, place: Place) -> dict[str, Any]:

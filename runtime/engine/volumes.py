@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,16 @@ class VolumeService:
         anonymous = not name
         name = name or anonymous_volume_name()
         volume = Volume(name, self._root / name / "_data", time.time_ns(), labels or {}, anonymous)
-        volume.path.mkdir(parents=True, exist_ok=True)
         document: dict[str, Any] = {
             "created_ns": volume.created_ns,
             "labels": volume.labels,
             "anonymous": anonymous,
         }
-        self._store.put("volume", name, document)
+        with ExitStack() as undo:
+            volume.path.mkdir(parents=True, exist_ok=True)
+            undo.callback(shutil.rmtree, volume.path.parent)
+            self._store.put("volume", name, document)
+            undo.pop_all()
         self._volumes[name] = volume
         return volume
 

@@ -223,9 +223,9 @@ def _sandbox_of_this_thread() -> Sandbox:
 
 
 class SandboxPool:
-    """Keeps `size` sandboxes connected to one bridge ready, made by a background thread. Thread-safe."""
+    """Keeps `size` sandboxes ready, connected to `bridge` if one is given, made by a background thread. Thread-safe."""
 
-    def __init__(self, bridge: str, size: int, mtu: int = DEFAULT_MTU) -> None:
+    def __init__(self, bridge: str | None, size: int, mtu: int = DEFAULT_MTU) -> None:
         self._bridge = bridge
         self._size = size
         self._mtu = mtu
@@ -281,6 +281,7 @@ class SandboxPool:
         with ExitStack() as undo:
             sandbox = create_sandbox()
             undo.callback(sandbox.close)
-            sandbox.prepare(self._bridge, mtu=self._mtu)
+            if self._bridge is not None:
+                sandbox.prepare(self._bridge, mtu=self._mtu)
             undo.pop_all()
         return sandbox

@@ -132,6 +132,24 @@ def test_start_shows_the_phase_and_ends_running(qtbot, engine: FakeEngine, make_
     assert backend.downs == 1
 
 
+def test_a_start_that_takes_too_long_can_be_stopped(qtbot, tmp_path: Path, make_link) -> None:
+    backend = Backend(f"unix://{tmp_path / 'none'}")
+    link = make_link(backend)
+    complaints: list = []
+    link.engine_failed.connect(complaints.append)
+    link.start_engine()
+    link.start_engine()  # pressed twice
+    link.stop_engine()
+    assert link.connection.state is LinkState.STOPPING
+    qtbot.waitUntil(lambda: backend.downs == 1, timeout=WAIT_MS)
+    backend.release.set()
+    qtbot.waitUntil(lambda: link._works == 0, timeout=WAIT_MS)
+    backend.state = "stopped"
+    link.probe()
+    qtbot.waitUntil(lambda: link.connection.state is LinkState.STOPPED, timeout=WAIT_MS)
+    assert complaints == []
+
+
 def test_a_start_that_fails_says_why(qtbot, tmp_path: Path, make_link) -> None:
     link = make_link(RemoteBackend(f"unix://{tmp_path / 'none'}"))
     with qtbot.waitSignal(link.engine_failed, timeout=WAIT_MS) as heard:

@@ -62,6 +62,17 @@ def test_empty_offers_the_first_container(qtbot, window: MainWindow) -> None:
     window.findChild(RunDialog).reject()
 
 
+def test_without_images_one_is_asked_to_load_one(qtbot, engine: FakeEngine, window: MainWindow, monkeypatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(window.images, "choose_file", lambda: asked.append("file"))
+    engine.images.clear()
+    engine.emit("image", "delete", "all")
+    qtbot.waitUntil(lambda: "no images yet" in window.containers.empty.text, timeout=WAIT_MS)
+    window.containers.empty.button.click()
+    assert asked == ["file"]
+    assert window.pages.currentIndex() == IMAGES
+
+
 def test_a_container_comes_changes_and_goes(qtbot, engine: FakeEngine, window: MainWindow) -> None:
     made = engine.add_container("web", "nginx:1.29")
     qtbot.waitUntil(lambda: names(window) == ["web"], timeout=WAIT_MS)

@@ -134,6 +134,8 @@ class Machine:
                 self._step("failed", (str(unmet),))
                 return
             except QemuEnded as end:
+                if self._state == "stopping":
+                    return
                 was_up = self._state in ("running", "degraded")
                 hint = f"`{self._paths.qemu_log}` and `{self._paths.console_log}` may say why"
                 self._step("qemu_gone", (f"{end}; {hint}.",))

@@ -26,8 +26,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     ("starting", "qemu_gone"): "broken",
     ("running", "qemu_gone"): "broken",
     ("degraded", "qemu_gone"): "broken",
-    # QEMU going away is what stopping is about; "stopped" follows.
-    ("stopping", "qemu_gone"): "stopping",
     ("stopping", "stopped"): "stopped",
 }
 
