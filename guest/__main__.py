@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
 
     image = commands.add_parser("image", help="build the embedded container image alpine as a docker-archive")
     _add_arch(image)
-    image.add_argument("--output", type=Path, default=Path("build/images"), help="folder to write to (default: %(default)s)")
+    image.add_argument(
+        "--output", type=Path, default=Path("build/images"), help="folder to write to (default: %(default)s)"
+    )
     image.set_defaults(run=_image)
 
     pin = commands.add_parser("pin", help="refresh pins.json to what Debian serves today and packages.json names")
@@ -60,7 +62,9 @@ def _add_arch(parser: argparse.ArgumentParser) -> None:
 
 def _arch(arguments: argparse.Namespace) -> Architecture:
     if arguments.arch not in ARCHITECTURES:
-        raise BuildError(f"no guest image exists for {arguments.arch}; choose one with --arch {'|'.join(ARCHITECTURES)}")
+        raise BuildError(
+            f"no guest image exists for {arguments.arch}; choose one with --arch {'|'.join(ARCHITECTURES)}"
+        )
     return ARCHITECTURES[arguments.arch]
 
 

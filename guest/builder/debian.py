@@ -85,9 +85,7 @@ class PackageIndex:
     def describe(self, wanted: Collection[str]) -> list[IndexedPackage]:
         """Look packages up; ``wanted`` are names or ``name=version``. Raises BuildError when one is not served."""
         packages = []
-        for line in run(
-            ["apt-get", "download", "--print-uris", *wanted], environment=self._environment
-        ).splitlines():
+        for line in run(["apt-get", "download", "--print-uris", *wanted], environment=self._environment).splitlines():
             if match := _URI_LINE.match(line):
                 name, version, _arch = match["file"].removesuffix(".deb").split("_")
                 packages.append(IndexedPackage(name, unquote(version), match["sha256"], match["file"]))

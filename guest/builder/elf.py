@@ -20,7 +20,9 @@ def needed_libraries(content: bytes) -> list[str] | None:
     loads: list[tuple[int, int, int]] = []
     dynamic: tuple[int, int] | None = None
     for index in range(entry_count):
-        kind, _flags, offset, address, _, size = struct.unpack_from("<IIQQQQ", content, table_offset + index * entry_size)
+        kind, _flags, offset, address, _, size = struct.unpack_from(
+            "<IIQQQQ", content, table_offset + index * entry_size
+        )
         if kind == _PT_LOAD:
             loads.append((address, offset, size))
         elif kind == _PT_DYNAMIC:
@@ -31,7 +33,11 @@ def needed_libraries(content: bytes) -> list[str] | None:
     tags = list(struct.iter_unpack("<QQ", content[offset : offset + size // 16 * 16]))
     strings_address = next((value for tag, value in tags if tag == _DT_STRTAB), 0)
     strings = next(
-        (offset + strings_address - address for address, offset, size in loads if address <= strings_address < address + size),
+        (
+            offset + strings_address - address
+            for address, offset, size in loads
+            if address <= strings_address < address + size
+        ),
         0,
     )
     return [_string(content, strings + value) for tag, value in tags if tag == _DT_NEEDED]

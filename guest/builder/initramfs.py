@@ -16,9 +16,7 @@ APPLETS = ("mkdir", "modprobe", "mount", "sh", "sleep", "switch_root")
 FOLDERS = ("bin", "dev", "lib", "lib/modules", "lower", "overlay", "proc", "root", "sys")
 
 
-def write_initramfs(
-    userland: Path, modules: Path, module_names: Collection[str], script: Path, output: Path
-) -> None:
+def write_initramfs(userland: Path, modules: Path, module_names: Collection[str], script: Path, output: Path) -> None:
     """Write the archive to ``output``.
 
     ``userland`` is an Alpine root with BusyBox, ``modules`` the kernel's ``/lib/modules/<release>`` folder, ``script`` becomes
@@ -36,7 +34,9 @@ def write_initramfs(
         chosen = Path(scratch) / modules.name
         install_modules(modules, module_names, chosen)
         entries.append(cpio.folder(f"lib/modules/{modules.name}"))
-        entries += [_entry(path, f"lib/modules/{path.relative_to(scratch).as_posix()}") for path in sorted(chosen.rglob("*"))]
+        entries += [
+            _entry(path, f"lib/modules/{path.relative_to(scratch).as_posix()}") for path in sorted(chosen.rglob("*"))
+        ]
     entries.append(cpio.file("modules", (" ".join(module_names) + "\n").encode(), 0o644))
     entries.append(cpio.file("init", script.read_bytes()))
     output.write_bytes(cpio.write(entries))

@@ -109,7 +109,9 @@ def _check_libraries(unpacked: Path, arch: Architecture) -> None:
                     missing[library] = path.relative_to(unpacked).as_posix()
     if missing:
         listing = ", ".join(f"{library} (for {user})" for library, user in sorted(missing.items()))
-        raise BuildError(f"no Debian package brings {listing}; add it to image/packages.json and run: python -m guest pin")
+        raise BuildError(
+            f"no Debian package brings {listing}; add it to image/packages.json and run: python -m guest pin"
+        )
 
 
 def _merge(unpacked: Path, root: Path) -> None:

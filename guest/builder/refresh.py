@@ -25,7 +25,13 @@ def current_parts() -> list[Part]:
 
 def _wheels(arch: Architecture, scratch: Path) -> list[Part]:
     return [
-        Part("wheel", wheel.name, arch.name, wheel.version, sha256_of(download_wheel(wheel.name, wheel.version, arch, scratch)))
+        Part(
+            "wheel",
+            wheel.name,
+            arch.name,
+            wheel.version,
+            sha256_of(download_wheel(wheel.name, wheel.version, arch, scratch)),
+        )
         for wheel in (PACKAGES.alpine_wheel, *PACKAGES.python_wheels)
     ]
 

@@ -18,9 +18,7 @@ DEBIAN_PACKAGE = {
 }
 
 
-def run(
-    argv: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
-) -> str:
+def run(argv: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
     """Run one program to its end and return its standard output.
 
     Raises BuildError when the program is missing or exits non-zero; the message carries its last words.

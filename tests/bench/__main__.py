@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def runc_bundle(root: Path, archive: Path) -> Iterator[Path | None]:
 
 
 def medians(measures: dict[str, Measure], rounds: int) -> dict[str, float]:
-    """Each measure's median in ms, taken in turn so that a noisy moment hits all alike; the first round is thrown away."""
+    """Each measure's median in ms, taken in turn so that a noisy moment hits all alike; the first round is dropped."""
     taken: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds + 1):
         for name, measure in measures.items():
@@ -165,11 +166,10 @@ def main() -> None:
         else:
             print("no dockerd answers here: its columns are left out (on Debian: apt install docker.io)")
         for title, network in (("API create+start+wait+remove, no network", "none"), ("the same, bridge", "bridge")):
-            apis = {name: Api(socket) for name, socket in sockets.items()}
-            show(title, {name: lambda api=api: api.life(network) for name, api in apis.items()}, rounds)  # type: ignore[misc]
-        runs: dict[str, Measure] = {name: lambda socket=socket: docker_run(socket) for name, socket in sockets.items()}  # type: ignore[misc]
+            show(title, {name: partial(Api(socket).life, network) for name, socket in sockets.items()}, rounds)
+        runs: dict[str, Measure] = {name: partial(docker_run, socket) for name, socket in sockets.items()}
         if bundle:
-            runs["runc alone"] = lambda: runc_run(bundle)
+            runs["runc alone"] = partial(runc_run, bundle)
         show("docker run --rm busybox true, bridge", runs, max(rounds // 2, 5))
         memory(engine)
 

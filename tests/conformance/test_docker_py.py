@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
-
 import docker
+import pytest
 from docker.errors import APIError, ContainerError, ImageNotFound
+
 from tests.harness import RunningEngine
 
 
