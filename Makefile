@@ -37,6 +37,6 @@ clean: ## remove what was built; engines and machines are left alone
 	packaging/setup.sh vm test
 
 $(IMAGES): .venv/ready $(wildcard guest/builder/*.py)
-	packaging/setup.sh vm
+	packaging/setup.sh image
 	$(PYTHON) -m guest image --output build/images
 	@touch $@

@@ -81,6 +81,13 @@ class Machine:
 
         Raises StopFailed when the guest does not power off; it goes on running then.
         """
+        if self._state == "stopping":
+            # Somebody asked before; force can still hurry it.
+            if force and self._guest is not None:
+                await self._guest.cut_power()
+            if self._life is not None:
+                await asyncio.wait([self._life])
+            return
         if next_state(self._state, "stop") is None:
             return
         before, guest = self._state, self._guest

@@ -1,0 +1,315 @@
+"""Relays, published ports and the small Engine API client, over real sockets on this computer."""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vmbackend import host
+from vmbackend.errors import GuestUnreachable
+from vmbackend.forward.engine_api import EngineApi, EngineSilent
+from vmbackend.forward.engine_socket import serve_engine_socket
+from vmbackend.forward.ports import PortForwards, PublishedPort, published_ports
+from vmbackend.forward.relay import Relay
+from vmbackend.forward.tcp import TcpListener, TcpStream
+
+
+class GuestEnd(TcpStream):
+    """A socket in the part of an SSH channel."""
+
+
+@pytest.fixture
+def guest() -> Iterator[tuple[Callable[[], GuestEnd], list[socket.socket]]]:
+    """What opens the guest's end of a stream, and the far ends in order."""
+    far: list[socket.socket] = []
+    listener = host.listen_tcp("127.0.0.1", 0)
+
+    def open_guest() -> GuestEnd:
+        near = socket.create_connection(listener.getsockname())
+        far.append(listener.accept()[0])
+        return GuestEnd(near)
+
+    yield open_guest, far
+    for stream in far:
+        stream.close()
+    listener.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "docker.sock"
+
+
+def client(path: Path) -> socket.socket:
+    stream = socket.socket(socket.AF_UNIX)
+    stream.settimeout(5)
+    stream.connect(os.fspath(path))
+    return stream
+
+
+def read_all(stream: socket.socket) -> bytes:
+    data = b""
+    while chunk := stream.recv(65536):
+        data += chunk
+    return data
+
+
+def test_the_socket_is_private_and_goes_away(guest: tuple, path: Path) -> None:
+    relay = serve_engine_socket("m", path, guest[0])
+    assert path.stat().st_mode & 0o777 == 0o600
+    relay.close()
+    assert not path.exists()
+
+
+def test_each_direction_ends_on_its_own(guest: tuple, path: Path) -> None:
+    open_guest, far = guest
+    relay = serve_engine_socket("m", path, open_guest)
+    with client(path) as near:
+        near.sendall(b"all of it")
+        near.shutdown(socket.SHUT_WR)
+        while not far:
+            near.setblocking(True)
+            threading.Event().wait(0.001)
+        far[0].settimeout(5)
+        assert read_all(far[0]) == b"all of it"
+        far[0].sendall(b"the answer")
+        far[0].shutdown(socket.SHUT_WR)
+        assert read_all(near) == b"the answer"
+    relay.close()
+
+
+def test_a_client_that_half_closed_and_then_died_frees_the_guests_end(guest: tuple, path: Path) -> None:
+    open_guest, far = guest
+    relay = serve_engine_socket("m", path, open_guest)
+    near = client(path)
+    near.sendall(b"x")
+    near.shutdown(socket.SHUT_WR)
+    far_end = wait_for(lambda: far[0] if far else None)
+    far_end.settimeout(5)
+    assert read_all(far_end) == b"x"
+    near.close()
+    # Nothing was ever sent down, yet the far end is let go: a write is refused sooner or later.
+    with pytest.raises(OSError):
+        while True:
+            far_end.sendall(b"still there?" * 1000)
+    relay.close()
+
+
+def test_closing_drops_clients(guest: tuple, path: Path) -> None:
+    relay = serve_engine_socket("m", path, guest[0])
+    before = threading.active_count()
+    with client(path) as near:
+        near.sendall(b"x")
+        wait_for(lambda: guest[1] or None)
+        relay.close()
+        assert near.recv(1) == b""
+    assert threading.active_count() < before
+
+
+def test_a_client_hears_why_the_guest_is_not_there(path: Path) -> None:
+    def refuse() -> GuestEnd:
+        raise GuestUnreachable("SSH is down")
+
+    relay = serve_engine_socket("m", path, refuse)
+    with client(path) as near:
+        near.sendall(b"GET /containers/json HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = read_all(near)
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"SSH is down" in answer
+    with pytest.raises(GuestUnreachable, match="503: The machine's engine is not reachable: SSH is down"):
+        EngineApi("m", path).ping(5)
+    relay.close()
+
+
+def wait_for(look: Callable[[], object]) -> socket.socket:
+    """Look until there is something; the event is in another thread's plain list."""
+    deadline = threading.Event()
+    for _ in range(5000):
+        found = look()
+        if found:
+            return found  # type: ignore[return-value]
+        deadline.wait(0.001)
+    raise AssertionError("it did not happen within 5 s")
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Answers the next client with given bytes and closes."""
+    listener = host.bind_local(path)
+    threads: list[threading.Thread] = []
+
+    def answer_next(answer: bytes) -> None:
+        def serve() -> None:
+            stream, _ = listener.accept()
+            with stream:
+                stream.recv(65536)
+                stream.sendall(answer)
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+
+    yield answer_next
+    listener.close()
+    for thread in threads:
+        thread.join(5)
+
+
+def test_ping_tells_the_guests_clock(engine: Callable[[bytes], None], path: Path) -> None:
+    engine(b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:01:40 GMT\r\nContent-Length: 2\r\n\r\nOK")
+    assert EngineApi("m", path).ping(5) == 100
+    engine(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
+    assert EngineApi("m", path).ping(5) is None
+
+
+def test_an_engine_that_breaks_off_or_is_silent_is_unreachable(path: Path) -> None:
+    with pytest.raises(GuestUnreachable, match="socket on this computer does not answer"):
+        EngineApi("m", path).ping(5)
+    listener = host.bind_local(path)
+    with pytest.raises(EngineSilent, match="did not answer /_ping in time"):
+        EngineApi("m", path).ping(0.05)
+    listener.close()
+
+
+def test_events_are_read_one_by_one_from_a_chunked_answer(engine: Callable[[bytes], None], path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    engine(head + b"4\r\n{1}\n\r\n" + b"4\r\n{2}\n\r\n" + b"0\r\n\r\n")
+    with EngineApi("m", path).container_events(5) as events:
+        assert [events.wait(), events.wait(), events.wait()] == [True, True, False]
+
+
+def entry(address: str | None, public: int | None, kind: str = "tcp") -> dict[str, object]:
+    return {"IP": address, "PrivatePort": 80, "PublicPort": public, "Type": kind}
+
+
+def test_what_containers_publish() -> None:
+    containers = [
+        {"Ports": [entry("0.0.0.0", 8080), entry("::", 8080), entry(None, None)]},
+        {"Ports": [entry("127.0.0.1", 81), entry("", 53, "udp"), entry("0.0.0.0", 9, "sctp")]},
+        {"Ports": None},
+        {},
+    ]
+    assert published_ports(containers) == {
+        PublishedPort("tcp", "0.0.0.0", 8080),
+        PublishedPort("tcp", "127.0.0.1", 81),
+        PublishedPort("udp", "0.0.0.0", 53),
+    }
+
+
+class Monitor:
+    """QEMU's human monitor, as far as forwarding goes: it refuses what `refused` says."""
+
+    def __init__(self) -> None:
+        self.rules: set[str] = set()
+        self.refused = ""
+
+    async def human(self, line: str) -> str:
+        verb, _, rule = line.split()
+        if verb == "hostfwd_remove":
+            self.rules.discard(rule)
+            return f"host forwarding rule for {rule} removed"
+        if self.refused and self.refused in rule:
+            return f"Could not set up host forwarding rule '{rule}'"
+        self.rules.add(rule.partition("-")[0])
+        return ""
+
+
+def test_forwards_follow_what_is_wanted() -> None:
+    monitor = Monitor()
+    one, two = PublishedPort("tcp", "0.0.0.0", 8001), PublishedPort("udp", "0.0.0.0", 8002)
+
+    async def scenario() -> None:
+        forwards = PortForwards(monitor, "net0", "10.0.2.15", "127.0.0.1", no_guest)
+        await forwards.reconcile({one, two})
+        assert monitor.rules == {"tcp:127.0.0.1:8001", "udp:127.0.0.1:8002"}
+        await forwards.reconcile({two})
+        assert monitor.rules == {"udp:127.0.0.1:8002"} and forwards.active == [two]
+        await forwards.reconcile(set())
+        assert monitor.rules == set()
+
+    asyncio.run(scenario())
+
+
+def test_a_taken_port_names_its_owner_and_is_tried_again() -> None:
+    monitor = Monitor()
+
+    async def scenario() -> None:
+        taken = host.listen_tcp("127.0.0.1", 0)
+        port = taken.getsockname()[1]
+        monitor.refused = f":{port}-"
+        forwards = PortForwards(monitor, "net0", "10.0.2.15", "127.0.0.1", no_guest)
+        await forwards.reconcile({PublishedPort("tcp", "0.0.0.0", port)})
+        (problem,) = forwards.problems
+        assert f"Port {port}/tcp cannot be offered on 127.0.0.1" in problem
+        assert f"(pid {os.getpid()}) uses it" in problem
+        taken.close()
+        monitor.refused = ""
+        await forwards.reconcile({PublishedPort("tcp", "0.0.0.0", port)})
+        assert forwards.problems == [] and len(forwards.active) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_port_on_the_guests_loopback_goes_through_ssh(guest: tuple) -> None:
+    open_guest, far = guest
+    asked: list[tuple[str, int]] = []
+
+    def open_tcp(address: str, port: int) -> GuestEnd:
+        asked.append((address, port))
+        return open_guest()
+
+    async def scenario() -> None:
+        free = host.listen_tcp("127.0.0.1", 0)
+        port = free.getsockname()[1]
+        free.close()
+        forwards = PortForwards(Monitor(), "net0", "10.0.2.15", "127.0.0.1", open_tcp)
+        await forwards.reconcile({PublishedPort("tcp", "127.0.0.1", port)})
+
+        def use() -> None:
+            with socket.create_connection(("127.0.0.1", port), 5) as near:
+                near.sendall(b"hi")
+                near.shutdown(socket.SHUT_WR)
+                assert read_all(wait_for(lambda: far[0] if far else None)) == b"hi"
+                far[0].close()
+                assert read_all(near) == b""
+
+        await asyncio.to_thread(use)
+        assert asked == [("127.0.0.1", port)]
+        await forwards.reconcile({PublishedPort("udp", "127.0.0.1", port)})
+        assert "only TCP can be reached" in forwards.problems[0]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        await forwards.close()
+
+    asyncio.run(scenario())
+
+
+def no_guest(address: str, port: int) -> GuestEnd:
+    raise AssertionError("nothing here goes through SSH")
+
+
+def test_many_clients_at_once_and_none_left(guest: tuple) -> None:
+    open_guest, far = guest
+    lock = threading.Lock()
+
+    def open_one() -> GuestEnd:
+        with lock:
+            return open_guest()
+
+    listener = TcpListener("127.0.0.1", 0)
+    port = listener._listener.getsockname()[1]
+    relay = Relay(listener, open_one)
+    clients = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(50)]
+    for number, stream in enumerate(clients):
+        stream.sendall(bytes([number]))
+    for _ in clients:
+        wait_for(lambda: len(far) == len(clients))
+    seen = sorted(end.recv(1)[0] for end in far)
+    assert seen == list(range(50))
+    for stream in clients:
+        stream.close()
+    for end in far:
+        end.close()
+    relay.close()

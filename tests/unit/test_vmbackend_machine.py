@@ -1,0 +1,144 @@
+"""Settings, names, states, records and requirements of a machine."""
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from vmbackend.errors import GuestUnreachable, InvalidSettings, MachineNotFound, error_of_kind
+from vmbackend.machine.config import MachineSettings, settings_from_json, settings_to_json
+from vmbackend.machine.paths import MachinePaths
+from vmbackend.machine.requirements import EMULATION_FACTOR, Requirement, Unmet, meet
+from vmbackend.machine.states import TRANSITIONS, next_state
+from vmbackend.machine.status import MachineStatus
+from vmbackend.machine.store import MachineStore, ProcessRecord
+from vmbackend.manager import MachineManager
+
+FILE = Path("/m/settings.json")
+
+
+def test_settings_survive_the_file() -> None:
+    settings = MachineSettings(cpus=3, memory_mib=512, disk_gib=9, accelerator="tcg", image_dir="/i")
+    assert settings_from_json(settings_to_json(settings), FILE) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not readable"),
+        ("[]", "not readable"),
+        ("{}", "not readable"),
+        ('{"schema": 2}', "has schema 2"),
+        ('{"schema": 1, "cpu": 1}', "unknown setting `cpu`"),
+        ('{"schema": 1, "cpus": 0}', "`cpus` is 0"),
+        ('{"schema": 1, "cpus": "2"}', "`cpus` is '2'"),
+        ('{"schema": 1, "memory_mib": 100}', "`memory_mib` is 100"),
+        ('{"schema": 1, "accelerator": "xen"}', "`accelerator` is 'xen'"),
+        ('{"schema": 1, "publish_address": "localhost"}', "`publish_address` is 'localhost'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named_with_their_file(text: str, says: str) -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        settings_from_json(text, FILE)
+    assert says in str(raised.value) and str(FILE) in str(raised.value)
+
+
+def test_sockets_move_when_the_machines_folder_is_too_deep(tmp_path: Path) -> None:
+    shallow = MachinePaths(Path("/m/default"))
+    assert shallow.engine_socket == Path("/m/default/docker.sock")
+    deep = MachinePaths(tmp_path / ("d" * 100) / "default")
+    assert len(os.fsencode(deep.console_socket)) <= 103
+    assert deep.control_socket.parent == deep.engine_socket.parent != deep.directory
+    other = MachinePaths(tmp_path / ("e" * 100) / "default")
+    assert other.engine_socket != deep.engine_socket
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-x", "A", "x" * 33, "ü"])
+def test_a_name_cannot_leave_the_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings):
+        MachineStore(tmp_path).paths(name)
+
+
+def test_saved_settings_are_private_and_listed(tmp_path: Path) -> None:
+    store = MachineStore(tmp_path)
+    with pytest.raises(MachineNotFound, match="no machine `one`"):
+        store.load("one")
+    store.save("one", MachineSettings(cpus=1))
+    assert store.names() == ["one"]
+    assert store.load("one").cpus == 1
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "one" / "settings.json").stat().st_mode) == 0o600
+
+
+def test_a_reused_pid_is_not_the_recorded_process(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    record = ProcessRecord.of(os.getpid(), {"port": 1})
+    assert record is not None
+    record.write(path)
+    assert ProcessRecord.read(path) == record and record.is_alive()
+    path.write_text(json.dumps({"pid": os.getpid(), "start_time": record.start_time - 1, "details": {}}))
+    stale = ProcessRecord.read(path)
+    assert stale is not None and not stale.is_alive()
+    path.write_text('{"pid": 1')
+    assert ProcessRecord.read(path) is None
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    inside = {state for state, _ in TRANSITIONS} - {"stopped"}
+    assert inside <= set(TRANSITIONS.values())
+    assert next_state("running", "stop") == "stopping"
+    assert next_state("running", "start") is None
+
+
+def test_status_survives_the_control_socket() -> None:
+    status = MachineStatus("one", "degraded", "unix:///s", reasons=("a", "b"), pid=7)
+    assert MachineStatus.from_json(json.loads(json.dumps(status.to_json()))) == status
+
+
+def test_errors_survive_the_control_socket() -> None:
+    assert isinstance(error_of_kind("GuestUnreachable", "x"), GuestUnreachable)
+
+
+def test_an_unmet_requirement_says_what_and_where_to_look() -> None:
+    requirement = Requirement("ssh", 0.01, "look at `{log}`")
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(Unmet, match="`ssh` was not met within 0 s; look at `/c.log`"):
+        asyncio.run(meet(requirement, never(), False, log="/c.log"))
+
+
+def test_a_failed_requirement_gives_its_reason_at_once() -> None:
+    async def fail() -> None:
+        raise GuestUnreachable("the key is wrong.")
+
+    with pytest.raises(Unmet, match=r"the key is wrong; look\."):
+        asyncio.run(meet(Requirement("ssh", 60, "look"), fail(), True))
+
+
+def test_emulation_gets_more_time() -> None:
+    async def slow() -> int:
+        await asyncio.sleep(0.02)
+        return 1
+
+    assert asyncio.run(meet(Requirement("x", 0.04 / EMULATION_FACTOR * 2, ""), slow(), True)) == 1
+
+
+def test_a_machine_that_was_never_made_is_absent(tmp_path: Path) -> None:
+    manager = MachineManager(tmp_path)
+    status = manager.status("default")
+    assert status.state == "absent" and status.engine_host == manager.engine_host("default")
+    assert manager.list() == []
+    manager.stop("default")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stale_record_means_stopped(tmp_path: Path) -> None:
+    MachineStore(tmp_path).save("one", MachineSettings())
+    for name in ("hostagent.json", "qemu.json"):
+        (tmp_path / "one" / name).write_text(json.dumps({"pid": os.getpid(), "start_time": 1, "details": {}}))
+    assert MachineManager(tmp_path).status("one").state == "stopped"
