@@ -82,8 +82,9 @@ def test_hidden_means_no_request_and_shown_again_one_refresh(qtbot, engine: Fake
     qtbot.waitUntil(lambda: running(link), timeout=WAIT_MS)
     link.set_watched(False)
     asked = len(engine.requests)
-    with qtbot.waitSignal(link._delivered, timeout=WAIT_MS):
-        engine.add_container("unseen")
+    assert not link._stale
+    engine.add_container("unseen")
+    qtbot.waitUntil(lambda: link._stale, timeout=WAIT_MS)  # the events came
     qtbot.wait(3 * engine_link.SETTLE_MS)  # the time in which a watched link would have asked
     assert engine.requests[asked:] == []
     link.set_watched(True)
