@@ -148,7 +148,7 @@ def memory(engine: RunningEngine) -> None:
 def machine(root: Path, rounds: int) -> None:
     """From `wherry up --backend vm` to an engine that answers on the host; the first boot also makes the disk."""
     environment = {**os.environ, "XDG_DATA_HOME": str(root / "machines")}
-    wherry = [sys.executable, "-m", "app.cli.main", "--backend", "vm"]
+    wherry = [str(Path(sys.executable).with_name("wherry")), "--backend", "vm"]
     times = []
     for _ in range(rounds):
         started = time.perf_counter()

@@ -19,7 +19,11 @@ from vmbackend.forward.tcp import TcpListener, TcpStream
 
 
 class GuestEnd(TcpStream):
-    """A socket in the part of an SSH channel."""
+    """A socket in the part of an SSH channel, whose `close` wakes readers."""
+
+    def close(self) -> None:
+        self.hang_up()
+        super().close()
 
 
 @pytest.fixture
@@ -71,9 +75,7 @@ def test_each_direction_ends_on_its_own(guest: tuple, path: Path) -> None:
     with client(path) as near:
         near.sendall(b"all of it")
         near.shutdown(socket.SHUT_WR)
-        while not far:
-            near.setblocking(True)
-            threading.Event().wait(0.001)
+        wait_for(lambda: far or None)
         far[0].settimeout(5)
         assert read_all(far[0]) == b"all of it"
         far[0].sendall(b"the answer")

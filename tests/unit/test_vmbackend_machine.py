@@ -108,7 +108,7 @@ def test_an_unmet_requirement_says_what_and_where_to_look() -> None:
     async def never() -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(Unmet, match="`ssh` was not met within 0 s; look at `/c.log`"):
+    with pytest.raises(Unmet, match=r"`ssh` was not met within 0 s; look at `/c\.log`"):
         asyncio.run(meet(requirement, never(), False, log="/c.log"))
 
 

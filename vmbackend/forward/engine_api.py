@@ -18,8 +18,10 @@ from vmbackend.errors import GuestUnreachable
 
 
 class _Stream(Protocol):
+    def set_timeout(self, timeout_s: float | None, /) -> None: ...
     def recv(self, size_bytes: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> None: ...
+    def hang_up(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -54,6 +56,7 @@ class EngineApi:
         stream = self._connect(timeout_s)
         try:
             response = self._request(stream, f"/events?filters={quote(filters)}")
+            stream.set_timeout(None)
             yield EventStream(stream, response)
         finally:
             stream.close()
@@ -90,7 +93,7 @@ class EngineApi:
 
 
 class EventStream:
-    """`wait` in one thread; `close` from any other ends it."""
+    """`wait` in one thread; `end` from any other ends it."""
 
     def __init__(self, stream: _Stream, response: http.client.HTTPResponse) -> None:
         self._stream = stream
@@ -103,8 +106,8 @@ class EventStream:
         except (OSError, ValueError, http.client.HTTPException):
             return False
 
-    def close(self) -> None:
-        self._stream.close()
+    def end(self) -> None:
+        self._stream.hang_up()
 
 
 class _HttpSocket:

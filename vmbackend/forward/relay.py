@@ -14,12 +14,17 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class LocalStream(Protocol):
-    """This computer's end: a connection some program made to us."""
+    """This computer's end: a connection some program made to us.
+
+    `wait_hangup` returns once the peer is gone or both directions have ended; `hang_up` ends both, from any thread;
+    `close` comes last, when one thread is left.
+    """
 
     def recv(self, size_bytes: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> None: ...
     def shutdown_write(self) -> None: ...
     def wait_hangup(self) -> None: ...
+    def hang_up(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -69,7 +74,7 @@ class Relay:
         with self._lock:
             clients = list(self._clients.items())
         for stream, _ in clients:
-            stream.close()
+            stream.hang_up()
         for _, thread in clients:
             thread.join()
 
@@ -104,7 +109,7 @@ class Relay:
 
 
 def carry(stream: LocalStream, guest: GuestStream) -> None:
-    """Carry both directions until both are done or either side is gone. Closes both ends."""
+    """Carry both directions until both are done or either side is gone. Closes the guest's end."""
     upward = threading.Thread(target=_carry_up, args=(stream, guest), name="relay-up", daemon=True)
     upward.start()
     try:
@@ -118,7 +123,7 @@ def carry(stream: LocalStream, guest: GuestStream) -> None:
         pass  # the client is gone
     finally:
         guest.close()
-        stream.close()
+        stream.hang_up()
         upward.join()
 
 

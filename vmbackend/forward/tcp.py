@@ -28,12 +28,16 @@ class TcpStream:
         """Return when our own sending has ended: a TCP peer that is gone looks like one that only listens."""
         self._sending_ended.wait()
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """End both directions, waking whatever thread waits in one."""
         self._sending_ended.set()
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+
+    def close(self) -> None:
+        """Give the descriptor back; only once no other thread uses the stream."""
         self._socket.close()
 
 

@@ -35,7 +35,7 @@ class PortWatch:
         for task in self._tasks:
             task.cancel()
         if self._events is not None:
-            self._events.close()
+            self._events.end()
         await asyncio.wait(self._tasks)
         await self._forwards.close()
 

@@ -51,11 +51,17 @@ class PipeStream:
 
     def __init__(self, handle: int, timeout_s: float | None = None) -> None:
         self._handle = handle
+        self._hung_up = False
+        self.set_timeout(timeout_s)
+
+    def set_timeout(self, timeout_s: float | None) -> None:
+        """How long `recv` and `sendall` wait before they raise TimeoutError; None for ever."""
         self._timeout_ms = _winapi.INFINITE if timeout_s is None else int(timeout_s * 1000)
-        self._closed = False
 
     def recv(self, size_bytes: int) -> bytes:
         """At most that many bytes; none when the peer closed its sending half or is gone. Raises TimeoutError."""
+        if self._hung_up:
+            return b""
         try:
             operation, _ = _winapi.ReadFile(self._handle, size_bytes, overlapped=True)
             count, error = self._finish(operation)
@@ -81,10 +87,17 @@ class PipeStream:
         while self.recv(_BUFFER_BYTES):
             pass
 
+    def hang_up(self) -> None:
+        """End both directions, waking whatever thread waits in one."""
+        self._hung_up = True
+        handle = wintypes.HANDLE(self._handle)
+        # The first is for the server's end; the second, for the client's, which cannot disconnect.
+        if not ctypes.windll.kernel32.DisconnectNamedPipe(handle):
+            ctypes.windll.kernel32.CancelIoEx(handle, None)
+
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            _winapi.CloseHandle(self._handle)
+        """Give the handle back; only once no other thread uses the stream."""
+        _winapi.CloseHandle(self._handle)
 
     def _finish(self, operation: _winapi.Overlapped) -> tuple[int, int]:
         if _winapi.WaitForSingleObject(operation.event, self._timeout_ms) != _winapi.WAIT_OBJECT_0:

@@ -114,6 +114,10 @@ class UnixStream:
     def __init__(self, stream: socket.socket) -> None:
         self._socket = stream
 
+    def set_timeout(self, timeout_s: float | None) -> None:
+        """How long `recv` and `sendall` wait before they raise TimeoutError; None for ever."""
+        self._socket.settimeout(timeout_s)
+
     def recv(self, size_bytes: int) -> bytes:
         return self._socket.recv(size_bytes)
 
@@ -129,12 +133,15 @@ class UnixStream:
         poll.register(self._socket, 0)
         poll.poll()
 
-    def close(self) -> None:
-        # shutdown wakes a thread that sits in recv() or poll() on this socket; close() alone would not.
+    def hang_up(self) -> None:
+        """End both directions, waking whatever thread waits in one."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+
+    def close(self) -> None:
+        """Give the descriptor back; only once no other thread uses the stream."""
         self._socket.close()
 
 

@@ -1,0 +1,211 @@
+"""A machine as its users see it: start, serve, break, recover, stop. All tests share one guest."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import docker
+import pytest
+from conftest import BootedMachine, processes_using
+
+from vmbackend import MachineError, MachineManager, MachineSettings
+from vmbackend.errors import StartFailed
+from vmbackend.hostagent.client import HostagentClient
+from vmbackend.machine.store import MachineStore
+
+
+@pytest.fixture
+def engine(machine: BootedMachine) -> Iterator[docker.DockerClient]:
+    with closing(docker.DockerClient(base_url=machine.manager.engine_host(machine.name), timeout=60)) as client:
+        yield client
+
+
+def wait_until_changed(machine: BootedMachine, seconds: float, wanted: object) -> None:
+    """Ask for the status, which looks each time, until `wanted(status)`."""
+    deadline = time.monotonic() + seconds
+    while not wanted(status := machine.manager.status(machine.name)):  # type: ignore[operator]
+        assert time.monotonic() < deadline, status
+
+
+def test_what_a_running_machine_tells(machine: BootedMachine) -> None:
+    status = machine.manager.status(machine.name)
+    assert status.state == "running" and status.reasons == ()
+    assert status.pid == machine.qemu().pid
+    assert status.accelerator in ("kvm", "tcg") and status.accelerator_reason
+    assert (status.cpus, status.memory_mib) == (2, 1024)
+    assert machine.manager.list() == [status]
+
+
+def test_the_engine_answers_on_the_private_socket(machine: BootedMachine, engine: docker.DockerClient) -> None:
+    assert engine.ping()
+    assert machine.paths.engine_socket.stat().st_mode & 0o777 == 0o600
+    assert machine.paths.control_socket.stat().st_mode & 0o777 == 0o600
+
+
+def test_starting_what_runs_changes_nothing(machine: BootedMachine) -> None:
+    before = machine.qemu()
+    assert machine.manager.start(machine.name).state == "running"
+    assert machine.qemu() == before
+
+
+def test_a_second_hostagent_refuses(machine: BootedMachine) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "vmbackend.hostagent", "--machine", str(machine.paths.directory)],
+        capture_output=True,
+        timeout=30,
+    )
+    assert outcome.returncode == 1
+    assert "has a hostagent already" in json.loads(outcome.stdout)["error"]
+    assert machine.manager.status(machine.name).state == "running"
+
+
+def test_the_control_socket_wants_its_token(machine: BootedMachine) -> None:
+    client = HostagentClient.find(machine.paths)
+    assert client is not None
+    client.record.details["token"] = "guess"  # type: ignore[index]
+    with pytest.raises(MachineError, match="wrong token"):
+        client.request("status", 5)
+
+
+def test_a_published_port_follows_its_container(machine: BootedMachine, engine: docker.DockerClient) -> None:
+    for host_ip in ("0.0.0.0", "127.0.0.1"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        container = engine.containers.run(
+            "alpine",
+            ["sh", "-c", "while true; do echo hello | nc -l -p 80; done"],
+            ports={"80/tcp": (host_ip, port)},
+            detach=True,
+            init=True,
+        )
+        try:
+            deadline = time.monotonic() + 20
+            while port not in [forward["port"] for forward in machine.manager.forwards(machine.name)]:
+                assert time.monotonic() < deadline
+            answer = b""
+            while answer != b"hello\n":
+                assert time.monotonic() < deadline
+                try:
+                    with socket.create_connection(("127.0.0.1", port), 10) as stream:
+                        answer = stream.recv(100)
+                except ConnectionError:
+                    continue  # the container's own listener is not up yet
+        finally:
+            container.remove(force=True)
+        deadline = time.monotonic() + 20
+        while port in [forward["port"] for forward in machine.manager.forwards(machine.name)]:
+            assert time.monotonic() < deadline
+
+
+def test_many_requests_at_once(machine: BootedMachine) -> None:
+    failures: list[object] = []
+
+    def ask() -> None:
+        try:
+            with closing(
+                docker.DockerClient(base_url=machine.manager.engine_host(machine.name), timeout=100)
+            ) as client:
+                client.ping()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test reports it
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_paused_guest_is_seen_and_comes_back_with_the_right_time(machine: BootedMachine) -> None:
+    """SIGSTOP stands for a computer that sleeps: all of QEMU stands still."""
+    os.kill(machine.qemu().pid, signal.SIGSTOP)
+    try:
+        status = machine.manager.status(machine.name)
+        assert status.state == "degraded" and status.reasons
+    finally:
+        os.kill(machine.qemu().pid, signal.SIGCONT)
+    wait_until_changed(machine, 30, lambda status: status.state == "running")
+
+
+def test_a_killed_qemu_is_started_again_by_itself(machine: BootedMachine) -> None:
+    before = machine.qemu().pid
+    os.kill(before, signal.SIGKILL)
+    wait_until_changed(
+        machine, 90, lambda status: status.state in ("running", "degraded") and status.pid not in (None, before)
+    )
+    assert machine.manager.start(machine.name).state == "running"
+    assert "QEMU was killed by signal 9" in machine.paths.hostagent_log.read_text()
+
+
+def test_a_killed_hostagent_leaves_a_machine_that_start_replaces(machine: BootedMachine) -> None:
+    hostagent, qemu = machine.hostagent(), machine.qemu()
+    os.kill(hostagent.pid, signal.SIGKILL)
+    wait_until_changed(machine, 10, lambda status: status.state == "broken")
+    (reason,) = machine.manager.status(machine.name).reasons
+    assert f"QEMU (pid {qemu.pid}) runs, but the hostagent that owned it has died" in reason
+    assert machine.manager.start(machine.name).state == "running"
+    assert not qemu.is_alive()
+    assert "powered off cleanly" in machine.paths.hostagent_log.read_text()
+
+
+def test_a_killed_hostagents_machine_can_be_stopped(machine: BootedMachine) -> None:
+    hostagent, qemu = machine.hostagent(), machine.qemu()
+    os.kill(hostagent.pid, signal.SIGKILL)
+    wait_until_changed(machine, 10, lambda status: status.state == "broken")
+    machine.manager.stop(machine.name)
+    assert not qemu.is_alive()
+    assert machine.manager.status(machine.name).state == "stopped"
+
+
+def test_stop_leaves_nothing_but_the_machines_files(machine: BootedMachine) -> None:
+    machine.manager.stop(machine.name)
+    assert machine.manager.status(machine.name).state == "stopped"
+    assert "Power down" in machine.paths.console_log.read_text()
+    assert {path.name for path in machine.paths.directory.iterdir()} == {
+        *("settings.json", "data.qcow2", "client_key", "authorized_keys", "guest_host_key", "hostagent.lock"),
+        *("hostagent.log", "qemu.log", "console.log", "console.previous.log"),
+    }
+    deadline = time.monotonic() + 10
+    while processes_using(machine.paths.directory):
+        assert time.monotonic() < deadline, processes_using(machine.paths.directory)
+
+
+def test_data_survives_a_restart(machine: BootedMachine) -> None:
+    host_address = machine.manager.engine_host(machine.name)
+    with closing(docker.DockerClient(base_url=host_address, timeout=60)) as client:
+        client.images.get("alpine").tag("kept", "yes")
+    machine.manager.stop(machine.name)
+    machine.ensure_running()
+    with closing(docker.DockerClient(base_url=host_address, timeout=60)) as client:
+        assert client.images.get("kept:yes")
+
+
+def test_settings_that_cannot_work_are_explained(machine_home: BootedMachine) -> None:
+    manager: MachineManager = machine_home.manager
+    store = MachineStore(machine_home.paths.directory.parent)
+    for settings, says in (
+        (MachineSettings(disk_gib=8, qemu_dir="/nowhere"), "`qemu_dir` names /nowhere"),
+        (MachineSettings(disk_gib=8, image_dir="/nowhere"), "`image_dir` names /nowhere"),
+        (MachineSettings(disk_gib=8, memory_mib=10**9), "QEMU ended with code 1"),
+    ):
+        with pytest.raises(StartFailed, match=says):
+            manager.start("other", settings)
+        status = manager.status("other")
+        assert status.state == "broken" and says in status.reasons[0]
+        manager.stop("other")
+        assert manager.status("other").state == "stopped"
+    disk = store.paths("other").data_disk
+    disk.write_bytes(b"not a disk")
+    with pytest.raises(StartFailed, match="is not a qcow2 file any more"):
+        manager.start("other", MachineSettings(disk_gib=8))
+    manager.stop("other")
+    assert disk.read_bytes() == b"not a disk"
