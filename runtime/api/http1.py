@@ -171,8 +171,9 @@ class _Connection:
                 self._write(h11.InformationalResponse(status_code=100, headers=[]))
             self._h11.receive_data(await self._reader.read(READ_BYTES))
 
-    def _write(self, event: Any) -> None:
-        data = self._h11.send(event)
+    def _write(self, *events: Any) -> None:
+        """In one piece: every write wakes the client."""
+        data = b"".join(self._h11.send(event) or b"" for event in events)
         if data:
             self._writer.write(data)
 
@@ -250,10 +251,9 @@ class _Connection:
         headers = self._headers(response.headers)
         if response.status not in (204, 304):
             headers.append(("Content-Length", str(len(response.body))))
-        self._write(h11.Response(status_code=response.status, headers=headers))
-        if response.body and response.status not in (204, 304):
-            self._write(h11.Data(data=response.body))
-        self._write(h11.EndOfMessage())
+        head = h11.Response(status_code=response.status, headers=headers)
+        body = [h11.Data(data=response.body)] if response.body and response.status not in (204, 304) else []
+        self._write(head, *body, h11.EndOfMessage())
 
     async def _send_stream(self, response: StreamResponse) -> bool:
         """True when the stream was sent whole; False when the client went away before."""

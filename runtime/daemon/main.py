@@ -22,6 +22,7 @@ from runtime.errors import InvalidParameter, WherryError
 
 DEFAULT_DATA_ROOT = Path("/var/lib/wherry")
 DEFAULT_RUN_DIR = Path("/run/wherry")
+SWITCH_INTERVAL_S = 0.0005  # a worker thread that deletes or hashes must not hold up requests for long
 FACTS_NAME = "engine.json"  # in the run directory: who runs there, and on what data
 
 log = logging.getLogger("wherryd")
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         if os.geteuid() != 0:
             raise InvalidParameter("the engine needs root: start it with sudo, or use `wherry up`")

@@ -84,7 +84,6 @@ def test_a_published_port_follows_its_container(machine: BootedMachine, engine: 
             ["sh", "-c", "while true; do echo hello | nc -l -p 80; done"],
             ports={"80/tcp": (host_ip, port)},
             detach=True,
-            init=True,
         )
         try:
             deadline = time.monotonic() + 20
@@ -107,12 +106,11 @@ def test_a_published_port_follows_its_container(machine: BootedMachine, engine: 
 
 def test_many_requests_at_once(machine: BootedMachine) -> None:
     failures: list[object] = []
+    host_address = machine.manager.engine_host(machine.name)
 
     def ask() -> None:
         try:
-            with closing(
-                docker.DockerClient(base_url=machine.manager.engine_host(machine.name), timeout=100)
-            ) as client:
+            with closing(docker.DockerClient(base_url=host_address, timeout=100)) as client:
                 client.ping()
         except Exception as error:  # noqa: BLE001 - whatever it is, the test reports it
             failures.append(error)

@@ -16,6 +16,9 @@ from typing import Any
 
 assert sys.platform != "win32"
 
+# A unix socket with a full backlog refuses a client that does not block (EAGAIN) instead of letting it wait.
+_BACKLOG = 1024
+
 
 def kill_process(pid: int) -> None:
     """End a process at once; one that is gone already is fine."""
@@ -57,7 +60,7 @@ def bind_local(path: Path) -> socket.socket:
     before = os.umask(0o177)
     try:
         listener.bind(os.fspath(path))
-        listener.listen(128)
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise
@@ -73,7 +76,7 @@ def listen_tcp(address: str, port: int) -> socket.socket:
         # A port just given up may be taken again at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
-        listener.listen(128)
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise

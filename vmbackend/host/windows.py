@@ -168,7 +168,7 @@ def listen_tcp(address: str, port: int) -> socket.socket:
         # SO_REUSEADDR would let two programs have the same port here.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         listener.bind((address, port))
-        listener.listen(128)
+        listener.listen()
     except OSError:
         listener.close()
         raise
