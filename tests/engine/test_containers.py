@@ -15,7 +15,7 @@ from tests.harness import RunningEngine, UnixConnection
 def create(
     engine: RunningEngine, *command: str, name: str = "", host: dict[str, Any] | None = None, **config: Any
 ) -> str:
-    body = {"Image": "busybox", "Cmd": list(command), "HostConfig": host or {}, **config}
+    body = {"Image": "busybox", "StopTimeout": 0, "Cmd": list(command), "HostConfig": host or {}, **config}
     return str(engine.post(f"/containers/create?name={name}", body, 201)["Id"])
 
 

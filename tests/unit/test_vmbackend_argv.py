@@ -17,6 +17,7 @@ IMAGE = GuestImage(
     initramfs=Path("/image/initramfs"),
     system=Path("/image/system.squashfs"),
     cmdline="quiet",
+    emulated_cmdline="clock={tsc_khz}",
     machines=("microvm", "q35"),
     system_serial="the-system",
     data_serial="the-data",
@@ -105,7 +106,7 @@ def test_a_comma_in_a_path_does_not_end_the_option() -> None:
 
 def test_the_clocks_rate_is_told_only_when_known() -> None:
     assert values(build_argv(FACTS), "-append") == ["quiet console=ttyS0"]
-    assert values(build_argv(replace(FACTS, tsc_khz=2000)), "-append") == ["quiet console=ttyS0 tsc_early_khz=2000"]
+    assert values(build_argv(replace(FACTS, tsc_khz=2000)), "-append") == ["quiet console=ttyS0 clock=2000"]
 
 
 def test_candidate_options_reach_machine_and_accelerator() -> None:

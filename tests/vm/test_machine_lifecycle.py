@@ -13,7 +13,7 @@ from contextlib import closing
 
 import docker
 import pytest
-from conftest import BootedMachine, processes_using
+from conftest import BootedMachine, assert_no_processes
 
 from vmbackend import MachineError, MachineManager, MachineSettings
 from vmbackend.errors import StartFailed
@@ -172,9 +172,7 @@ def test_stop_leaves_nothing_but_the_machines_files(machine: BootedMachine) -> N
         *("settings.json", "data.qcow2", "client_key", "authorized_keys", "guest_host_key", "hostagent.lock"),
         *("hostagent.log", "qemu.log", "console.log", "console.previous.log"),
     }
-    deadline = time.monotonic() + 10
-    while processes_using(machine.paths.directory):
-        assert time.monotonic() < deadline, processes_using(machine.paths.directory)
+    assert_no_processes(machine.paths.directory)
 
 
 def test_data_survives_a_restart(machine: BootedMachine) -> None:

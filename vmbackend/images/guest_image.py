@@ -18,12 +18,18 @@ SCHEMA = 1
 _CONTRACT = "contract.json"
 # What OpenSSH's sshd says on the console, unless the contract knows better.
 _SSHD_LISTENS = "Server listening on"
+# For a contract from before this was data.
+_EMULATED_CMDLINE = "tsc_early_khz={tsc_khz}"
 _ROLES = ("kernel", "initramfs", "system")
 
 
 @dataclass(frozen=True)
 class GuestImage:
-    """A contract, with its files' paths. `fw_cfg` maps what the host hands in to firmware configuration names."""
+    """A contract, with its files' paths.
+
+    `emulated_cmdline` is added to `cmdline` for an emulated x86 guest, with `{tsc_khz}` filled in. `fw_cfg` maps what
+    the host hands in to firmware configuration names.
+    """
 
     directory: Path
     version: str
@@ -32,6 +38,7 @@ class GuestImage:
     initramfs: Path
     system: Path
     cmdline: str
+    emulated_cmdline: str
     machines: tuple[str, ...]
     system_serial: str
     data_serial: str
@@ -125,6 +132,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
             version=contract["version"],
             arch=arch,
             cmdline=contract["cmdline"],
+            emulated_cmdline=contract.get("cmdline_tcg", _EMULATED_CMDLINE),
             machines=tuple(contract["machines"]),
             system_serial=contract["system_serial"],
             data_serial=contract["data_serial"],

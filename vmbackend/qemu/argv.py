@@ -95,8 +95,10 @@ def _base(program: Path, machine: str, candidate: Candidate, cpus: int, memory_m
 
 
 def _cmdline(facts: LaunchFacts) -> str:
-    known_clock = "" if facts.tsc_khz is None else f" tsc_early_khz={facts.tsc_khz}"
-    return f"{facts.image.cmdline} console={_CONSOLE[facts.image.arch]}{known_clock}"
+    words = [facts.image.cmdline, f"console={_CONSOLE[facts.image.arch]}"]
+    if facts.tsc_khz is not None:
+        words.append(facts.image.emulated_cmdline.format(tsc_khz=facts.tsc_khz))
+    return " ".join(words)
 
 
 def _disk(name: str, path: Path, serial: str, suffix: str, options: str) -> list[str]:

@@ -15,6 +15,7 @@ from vmbackend.ssh.streamlocal import GuestTransport
 
 _KEEPALIVE_S = 15
 _OPEN_TIMEOUT_S = 10.0
+_HANDSHAKE_TIMEOUT_S = 30.0
 
 
 class GuestConnection:
@@ -30,6 +31,7 @@ class GuestConnection:
     ) -> "GuestConnection":
         """Connect to a port on this computer, insisting on the guest's key.
 
+        `timeout_s` bounds the time to the server's first word; the handshake then has half a minute.
         `on_lost` is called from another thread, also when this raises after the connection was made.
         """
         try:
@@ -42,8 +44,9 @@ class GuestConnection:
         transport = GuestTransport(stream, on_lost)
         connection = cls(transport, stream)
         try:
-            transport.banner_timeout = transport.auth_timeout = timeout_s
-            transport.start_client(timeout=timeout_s)
+            transport.banner_timeout = timeout_s
+            transport.auth_timeout = _HANDSHAKE_TIMEOUT_S
+            transport.start_client(timeout=_HANDSHAKE_TIMEOUT_S)
             if transport.get_remote_server_key() != keys.guest_host:
                 raise GuestUnreachable(
                     f"What answers on port {port} has another host key than this machine's guest: it is not our guest"

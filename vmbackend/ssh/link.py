@@ -10,8 +10,9 @@ from vmbackend.ssh.connection import GuestConnection
 
 # A guest that restarts its network refuses for a moment; one that boots is waited for by its own announcement.
 _RETRY_S = 1.0
-_CONNECT_TIMEOUT_S = 15.0
-# A connection made before the guest has its address hangs; so the first attempt waits for the guest's word, or this.
+# A connection made a moment too early hangs, so the first attempts are short; a busy guest gets longer ones.
+_ANSWER_TIMEOUTS_S = (2.0, 4.0, 8.0, 15.0)
+# The first attempt waits for the guest's word, or this long.
 _FIRST_ATTEMPT_AFTER_S = 20.0
 
 Connect = Callable[[float, Callable[[], None]], GuestConnection]
@@ -20,7 +21,7 @@ Connect = Callable[[float, Callable[[], None]], GuestConnection]
 class GuestLink:
     """For one event loop, except `current`, which any thread may call.
 
-    `connect` gets a time-out in seconds and what to call when the connection is lost.
+    `connect` gets a time-out in seconds for the server's first word, and what to call when the connection is lost.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -64,6 +65,7 @@ class GuestLink:
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
+        failures = 0
         await self._wait_announced(_FIRST_ATTEMPT_AFTER_S)
         while True:
             lost = asyncio.Event()
@@ -71,14 +73,17 @@ class GuestLink:
             def on_lost(event: asyncio.Event = lost) -> None:
                 loop.call_soon_threadsafe(event.set)
 
+            timeout_s = _ANSWER_TIMEOUTS_S[min(failures, len(_ANSWER_TIMEOUTS_S) - 1)]
             try:
                 # Shielded: a thread cannot be cancelled, so `close` waits for what it brings.
-                self._attempt = asyncio.ensure_future(asyncio.to_thread(self._connect, _CONNECT_TIMEOUT_S, on_lost))
+                self._attempt = asyncio.ensure_future(asyncio.to_thread(self._connect, timeout_s, on_lost))
                 self._connection = await asyncio.shield(self._attempt)
             except (GuestUnreachable, paramiko.SSHException, OSError) as error:
+                failures += 1
                 self.problem = str(error)
                 await self._wait_announced(_RETRY_S)
                 continue
+            failures = 0
             self.problem = None
             self._connected.set()
             await lost.wait()
