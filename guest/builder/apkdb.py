@@ -1,8 +1,9 @@
 """Read Alpine's database of installed packages and narrow it to some of them.
 
-Format: /lib/apk/db/installed, stanzas of ``letter:value`` lines separated by empty lines: P name, V version, then files as
-F (folder), M (its ``uid:gid:mode``), R (file in the last folder), a (its ``uid:gid:mode``), Z (its checksum: ``Q1`` and
-base64 of a SHA-1). Only attributes that differ from root:root 755 (folder) or 644/755 (file) are written.
+Format: /lib/apk/db/installed, stanzas of ``letter:value`` lines separated by empty lines: P name, V version, then
+files as F (folder), M (its ``uid:gid:mode``), R (file in the last folder), a (its ``uid:gid:mode``), Z (its
+checksum: ``Q1`` and base64 of a SHA-1). Only attributes that differ from root:root 755 (folder) or 644/755 (file)
+are written.
 """
 
 from __future__ import annotations

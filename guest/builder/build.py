@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def build_guest(arch: Architecture, output: Path, parts_folder: Path, report: Re
         groups = system.load_module_groups()
         root = scratch / "system"
         alpine.install_userland(source, (*PACKAGES.alpine_base, *PACKAGES.alpine_guest), root)
-        install_modules(modules, sum(groups.values(), []), root / "lib/modules" / release)
+        install_modules(modules, chain.from_iterable(groups.values()), root / "lib/modules" / release)
         payload.install_debian([item.path for item in parts if item.part.kind == "deb"], arch, root)
         python_wheels = [_wheel(parts, wheel.name).path for wheel in PACKAGES.python_wheels]
         payload.install_engine(RUNTIME_FOLDER, python_wheels, root)

@@ -1,8 +1,8 @@
 """The container image shipped with Wherry: Alpine's mini root file system as a docker-archive.
 
-Layout of the archive: ``manifest.json`` (one image, its RepoTags), ``<config digest>.json`` (OCI image configuration) and one
-uncompressed layer ``<digest>/layer.tar``. Every name, owner, mode and time stamp follows from the pinned parts, so the same
-parts give the same bytes.
+Layout of the archive: ``manifest.json`` (one image, its RepoTags), ``<config digest>.json`` (OCI image
+configuration) and one uncompressed layer ``<digest>/layer.tar``. Every name, owner, mode and time stamp follows
+from the pinned parts, so the same parts give the same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write a cpio archive in the ``newc`` format, which the kernel unpacks as initramfs.
 
-Format: Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's tree: 13 fields of 8 hex digits after the magic
-``070701``, the name with a closing NUL, padding to 4 bytes, the data, padding to 4 bytes.
+Format: Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's tree: 13 fields of 8 hex digits
+after the magic ``070701``, the name with a closing NUL, padding to 4 bytes, the data, padding to 4 bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Debian packages of any architecture through apt, without touching the machine's own apt.
 
-apt gets a configuration, package lists and a (empty) status file of its own; only the machine's list of sources and its
-keyring are shared. Preferences admit nothing but the Debian release the pins belong to, so that neither another release
-nor another vendor's repository among the sources can slip a package in. See apt.conf(5), apt_preferences(5).
+apt gets a configuration, package lists and a (empty) status file of its own; only the machine's list of sources and
+its keyring are shared. Preferences admit nothing but the Debian release the pins belong to, so that neither another
+release nor another vendor's repository among the sources can slip a package in. See apt.conf(5),
+apt_preferences(5).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The initramfs: BusyBox, its C library, the few modules that reach the system image, and one script.
 
-It is left uncompressed: QEMU hands it over by memory copy, and unpacking gzip under emulation costs more than it saves.
+It is left uncompressed: QEMU hands it over by memory copy, and unpacking gzip under emulation costs more than it
+saves.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ FOLDERS = ("bin", "dev", "lib", "lib/modules", "lower", "overlay", "proc", "root
 def write_initramfs(userland: Path, modules: Path, module_names: Collection[str], script: Path, output: Path) -> None:
     """Write the archive to ``output``.
 
-    ``userland`` is an Alpine root with BusyBox, ``modules`` the kernel's ``/lib/modules/<release>`` folder, ``script`` becomes
-    /init. The module names are written to /modules, which the script loads.
+    ``userland`` is an Alpine root with BusyBox, ``modules`` the kernel's ``/lib/modules/<release>`` folder,
+    ``script`` becomes /init. The module names are written to /modules, which the script loads.
     """
     entries = [cpio.folder(name) for name in FOLDERS]
     entries.append(cpio.character_device("dev/console", 5, 1))

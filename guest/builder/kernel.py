@@ -1,7 +1,7 @@
 """The kernel and the modules a guest needs, with everything those depend on.
 
-Modules are unpacked at build time: the guest maps them straight from the system image instead of running gzip on each.
-Sources: kmod's modules.dep(5); names compare with ``-`` and ``_`` alike.
+Modules are unpacked at build time: the guest maps them straight from the system image instead of running gzip on
+each. Sources: kmod's modules.dep(5); names compare with ``-`` and ``_`` alike.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def _about(index_line: str) -> str:
 def bootable_kernel(kernel: bytes) -> bytes:
     """The kernel as QEMU starts it with the least work for the guest: unpacked.
 
-    x86: the ELF file inside a bzImage, which QEMU enters through its PVH note. Unpacking 39 MB under emulation costs half a
-    second; the price is KASLR, which the unpacking stub does. aarch64: the Image inside an EFI zboot file, which QEMU before
-    version 8 cannot start. Raises BuildError for any other format.
+    x86: the ELF file inside a bzImage, which QEMU enters through its PVH note. Unpacking 39 MB under emulation
+    costs half a second; the price is KASLR, which the unpacking stub does. aarch64: the Image inside an EFI zboot
+    file, which QEMU before version 8 cannot start. Raises BuildError for any other format.
     """
     if kernel[0x202:0x206] == b"HdrS":
         offset, length = _bzimage_payload(kernel)
@@ -128,7 +128,7 @@ def bootable_kernel(kernel: bytes) -> bytes:
 
 
 def _bzimage_payload(kernel: bytes) -> tuple[int, int]:
-    """Offset and length of the packed kernel: Documentation/arch/x86/boot.rst, setup_sects, payload_offset, payload_length."""
+    """Offset and length of the packed kernel: setup_sects, payload_offset and payload_length in arch/x86/boot.rst."""
     setup_sectors = kernel[0x1F1] or 4
     offset, length = struct.unpack_from("<II", kernel, 0x248)
     return (setup_sectors + 1) * 512 + offset, length

@@ -21,9 +21,9 @@ KERNEL_COMMAND_LINE = ("quiet", "panic=-1", "reboot=t", "audit=0", "random.trust
 EMULATION_COMMAND_LINE = ("mitigations=off", "tsc=reliable", "tsc_early_khz={tsc_khz}")
 """What the host appends on x86_64 when QEMU emulates (TCG), with its own time stamp counter's frequency filled in.
 
-Emulation does not speculate, so mitigations only cost. And without the frequency the kernel measures the counter against the
-PIT; on a busy host that fails, and on microvm (ACPI hardware-reduced: no PIT interrupt, HPET or PM timer) it then hangs for ever.
-A host that cannot tell its frequency leaves the last two words out and uses q35.
+Emulation does not speculate, so mitigations only cost. And without the frequency the kernel measures the counter
+against the PIT; on a busy host that fails, and on microvm (ACPI hardware-reduced: no PIT interrupt, HPET or PM
+timer) it then hangs for ever. A host that cannot tell its frequency leaves the last two words out and uses q35.
 """
 READY_LINE = "wherry: engine ready"
 

@@ -1,9 +1,9 @@
 """Fetch the pinned parts into a cache folder.
 
-One rule for trust: a file whose sha256 is the pinned one is taken, from wherever it came. When Debian no longer serves a
-pinned version (a security update replaced it), the release's current version is taken instead, checked by apt against
-the archive's signed index, and a warning says so: a build on a fresh machine does not break because Debian moved on.
-PyPI never replaces a file, so a wheel that differs from its pin is always an error.
+One rule for trust: a file whose sha256 is the pinned one is taken, from wherever it came. When Debian no longer
+serves a pinned version (a security update replaced it), the release's current version is taken instead, checked by
+apt against the archive's signed index, and a warning says so: a build on a fresh machine does not break because
+Debian moved on. PyPI never replaces a file, so a wheel that differs from its pin is always an error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Put Python, the SSH server and the engine into the guest's root beside Alpine's userland.
 
-Debian's programs are linked to glibc and Alpine's to musl. They share one root all the same: Debian keeps its libraries in
-folders named after the architecture (``/usr/lib/x86_64-linux-gnu``) that musl's loader never looks into, and glibc's
-looks there first. So the engine needs no chroot, pivot_root(2) works as on any system, and who logs in finds an Alpine.
+Debian's programs are linked to glibc and Alpine's to musl. They share one root all the same: Debian keeps its
+libraries in folders named after the architecture (``/usr/lib/x86_64-linux-gnu``) that musl's loader never looks
+into, and glibc's looks there first. So the engine needs no chroot, pivot_root(2) works as on any system, and who
+logs in finds an Alpine.
 """
 
 from __future__ import annotations
@@ -17,33 +18,17 @@ from pathlib import Path
 from guest.builder.arch import Architecture
 from guest.builder.elf import needed_libraries
 from guest.builder.errors import BuildError
+from guest.builder.packages import IMAGE_FOLDER
 from guest.builder.tools import run
 from guest.builder.wheels import PYTHON_VERSION
 
 ENGINE_FOLDER = "usr/lib/wherry/python"
 """Holds ``runtime`` and the packages it imports; the engine is started in it."""
 
-UNUSED = (
-    "etc/default", "etc/init.d", "etc/ld.so.conf.d", "etc/pam.d", "etc/ssh/moduli", "etc/ssh/ssh_config", "etc/ufw",
-    "etc/binfmt.d", "etc/nftables.conf", "etc/systemd", "lib/systemd", "usr/lib/systemd", "usr/lib/tmpfiles.d",
-    "usr/lib/sysusers.d", "usr/lib/valgrind", "usr/lib/*/gconv", "usr/lib/*/audit", "usr/lib/*/libgio-*", "usr/lib/*/libgobject-*", "usr/lib/*/libgmodule-*",
-    "usr/lib/*/glib-2.0", "usr/share", "var", "lib/*/security",
-    "usr/lib/openssh/agent-launch", "usr/lib/openssh/ssh-session-cleanup", "usr/lib/openssh/ssh-pkcs11-helper",
-    "usr/lib/openssh/ssh-sk-helper", "usr/bin/tini-static", "usr/bin/scp", "usr/bin/slogin", "usr/bin/ssh-add",
-    "usr/bin/ssh-agent", "usr/bin/ssh-argv0", "usr/bin/ssh-copy-id", "usr/bin/ssh-keyscan",
-    "usr/bin/ld.so", "usr/bin/catchsegv", "usr/bin/getconf", "usr/bin/getent", "usr/bin/iconv", "usr/bin/ldd",
-    "usr/bin/locale", "usr/bin/localedef", "usr/bin/pldd", "usr/bin/tzselect", "usr/bin/zdump", "usr/bin/gencat",
-    "usr/sbin/iconvconfig", "usr/sbin/zic", "sbin/ldconfig", "usr/lib/mime",
-    "usr/lib/python3.11/ensurepip", "usr/lib/python3.11/idlelib", "usr/lib/python3.11/lib2to3",
-    "usr/lib/python3.11/pydoc_data", "usr/lib/python3.11/test", "usr/lib/python3.11/tkinter", "usr/lib/python3.11/turtle*",
-    "usr/lib/python3.11/unittest", "usr/lib/python3.11/venv", "usr/lib/python3.11/distutils",
-    "usr/lib/python3.11/config-3.11-*",
-    *(f"usr/lib/python3.11/lib-dynload/{name}.*" for name in (
-        "_curses", "_curses_panel", "_dbm", "readline", "audioop", "ossaudiodev", "_tkinter", "_test*", "_xxtestfuzz*",
-        "_ctypes_test*", "xxlimited*",
-    )),
-)  # fmt: skip
-"""What Debian's packages bring and the guest never opens (glob patterns): documents, services, and Python's tools and tests."""
+UNUSED = tuple(
+    line for line in (IMAGE_FOLDER / "unused.txt").read_text().splitlines() if line and not line.startswith("#")
+)
+"""What Debian's packages bring and the guest never opens, as glob patterns."""
 
 
 def install_debian(packages: Iterable[Path], arch: Architecture, root: Path) -> None:
@@ -83,8 +68,8 @@ def install_engine(runtime: Path, wheels: Iterable[Path], root: Path) -> None:
 def compile_bytecode(root: Path) -> None:
     """Compile every module ahead. Under emulation the engine's imports cost seconds without it.
 
-    The bytecode is of the unchecked kind (PEP 552): the guest does not compare it with its source, and equal sources give
-    equal files.
+    The bytecode is of the unchecked kind (PEP 552): the guest does not compare it with its source, and equal
+    sources give equal files.
     """
     same_version = f"{sys.version_info.major}.{sys.version_info.minor}" == PYTHON_VERSION
     python = sys.executable if same_version else f"python{PYTHON_VERSION}"
@@ -98,7 +83,7 @@ def compile_bytecode(root: Path) -> None:
 
 
 def _check_libraries(unpacked: Path, arch: Architecture) -> None:
-    """Every library a program or library needs must be among the unpacked files: Debian's dependencies are listed by hand."""
+    """Every library a file needs must be among the unpacked ones: Debian's dependencies are listed by hand."""
     present = {path.name for folder in ("lib", "usr/lib") for path in (unpacked / folder / arch.multiarch).glob("*")}
     present |= {path.name for path in unpacked.glob("lib*/ld-linux*")}
     missing: dict[str, str] = {}
@@ -120,7 +105,7 @@ def _merge(unpacked: Path, root: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             target.mkdir(exist_ok=True)
         elif target.is_symlink() or target.exists():
-            raise BuildError(f"Debian's /{path.relative_to(unpacked)} would replace Alpine's; leave one of them out")
+            raise BuildError(f"Debian's /{path.relative_to(unpacked)} would replace Alpine's; leave one out")
         else:
             shutil.copy2(path, target, follow_symlinks=False)
             if not target.is_symlink():

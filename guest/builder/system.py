@@ -32,7 +32,7 @@ def finish_root(root: Path, container_image: Path) -> None:
 
 
 def write_squashfs(root: Path, built_at: int, output: Path) -> None:
-    """Pack ``root`` into ``output``; every owner is root and every time stamp ``built_at``, so equal trees give equal images.
+    """Pack ``root`` into ``output``; owners are root and time stamps ``built_at``: equal trees give equal images.
 
     64 KiB blocks: reading a small module unpacks no more than that.
     """

@@ -37,6 +37,7 @@ def image_dir(tmp_path: Path) -> Path:
         "arch": "x86_64",
         "files": files,
         "cmdline": "quiet",
+        "cmdline_tcg": "",
         "machines": ["microvm"],
         "system_serial": "s",
         "data_serial": "d",

@@ -159,11 +159,12 @@ def engine(path: Path) -> Iterator[Callable[[bytes], None]]:
         thread.join(5)
 
 
-def test_ping_tells_the_guests_clock(engine: Callable[[bytes], None], path: Path) -> None:
-    engine(b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:01:40 GMT\r\nContent-Length: 2\r\n\r\nOK")
-    assert EngineApi("m", path).ping(5) == 100
+def test_only_success_is_an_answer(engine: Callable[[bytes], None], path: Path) -> None:
     engine(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
-    assert EngineApi("m", path).ping(5) is None
+    EngineApi("m", path).ping(5)
+    engine(b'HTTP/1.1 500 Oops\r\nContent-Length: 18\r\n\r\n{"message": "bad"}')
+    with pytest.raises(GuestUnreachable, match="answered /_ping with 500: bad"):
+        EngineApi("m", path).ping(5)
 
 
 def test_an_engine_that_breaks_off_or_is_silent_is_unreachable(path: Path) -> None:

@@ -113,11 +113,14 @@ def test_an_unmet_requirement_says_what_and_where_to_look() -> None:
 
 
 def test_a_failed_requirement_gives_its_reason_at_once() -> None:
-    async def fail() -> None:
-        raise GuestUnreachable("the key is wrong.")
+    async def fail(error: Exception) -> None:
+        raise error
 
-    with pytest.raises(Unmet, match=r"the key is wrong; look\."):
-        asyncio.run(meet(Requirement("ssh", 60, "look"), fail(), True))
+    requirement = Requirement("ssh", 60, "look")
+    with pytest.raises(Unmet, match=r"^The key is wrong; make another\.$"):
+        asyncio.run(meet(requirement, fail(GuestUnreachable("The key is wrong; make another.")), True))
+    with pytest.raises(Unmet, match=r"No space left on device; look\.$"):
+        asyncio.run(meet(requirement, fail(OSError(28, "No space left on device")), True))
 
 
 def test_emulation_gets_more_time() -> None:

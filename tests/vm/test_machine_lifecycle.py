@@ -19,6 +19,8 @@ from vmbackend import MachineError, MachineManager, MachineSettings
 from vmbackend.errors import StartFailed
 from vmbackend.hostagent.client import HostagentClient
 from vmbackend.machine.store import MachineStore
+from vmbackend.ssh.connection import GuestConnection
+from vmbackend.ssh.keys import load_keys
 
 
 @pytest.fixture
@@ -32,6 +34,16 @@ def wait_until_changed(machine: BootedMachine, seconds: float, wanted: object) -
     deadline = time.monotonic() + seconds
     while not wanted(status := machine.manager.status(machine.name)):  # type: ignore[operator]
         assert time.monotonic() < deadline, status
+
+
+def guest_command(machine: BootedMachine, command: str) -> str:
+    """Run a command in the guest, as nobody but the hostagent and these tests can."""
+    port = machine.qemu().details["ssh_port"]
+    connection = GuestConnection.connect(port, "root", load_keys(machine.paths), 15, lambda: None)
+    try:
+        return connection.run(command, 15).stdout.decode()
+    finally:
+        connection.close()
 
 
 def test_what_a_running_machine_tells(machine: BootedMachine) -> None:
@@ -124,7 +136,9 @@ def test_many_requests_at_once(machine: BootedMachine) -> None:
 
 
 def test_a_paused_guest_is_seen_and_comes_back_with_the_right_time(machine: BootedMachine) -> None:
-    """SIGSTOP stands for a computer that sleeps: all of QEMU stands still."""
+    """SIGSTOP stands for a computer that sleeps: all of QEMU stands still. A date of 2001 stands for what it misses."""
+    set_date = guest_command(machine, "date -u -s @1000000000; date +%s")
+    assert abs(int(set_date.split()[-1]) - 1_000_000_000) < 10
     os.kill(machine.qemu().pid, signal.SIGSTOP)
     try:
         status = machine.manager.status(machine.name)
@@ -132,6 +146,9 @@ def test_a_paused_guest_is_seen_and_comes_back_with_the_right_time(machine: Boot
     finally:
         os.kill(machine.qemu().pid, signal.SIGCONT)
     wait_until_changed(machine, 30, lambda status: status.state == "running")
+    deadline = time.monotonic() + 20
+    while abs(int(guest_command(machine, "date +%s")) - time.time()) > 2:
+        assert time.monotonic() < deadline
 
 
 def test_a_killed_qemu_is_started_again_by_itself(machine: BootedMachine) -> None:

@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import quote
@@ -36,12 +35,10 @@ class EngineApi:
         self._name = name
         self._socket_path = socket_path
 
-    def ping(self, timeout_s: float) -> float | None:
-        """Ask `/_ping`. Returns the guest's clock in whole seconds since 1970, None when the engine does not tell."""
+    def ping(self, timeout_s: float) -> None:
+        """Ask `/_ping`."""
         with self._get("/_ping", timeout_s) as response:
             response.read()
-            date = response.getheader("Date")
-            return parsedate_to_datetime(date).timestamp() if date else None
 
     def containers(self, timeout_s: float) -> list[dict[str, Any]]:
         """The running containers, as in `GET /containers/json`."""

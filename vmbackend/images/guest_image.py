@@ -18,8 +18,6 @@ SCHEMA = 1
 _CONTRACT = "contract.json"
 # What OpenSSH's sshd says on the console, unless the contract knows better.
 _SSHD_LISTENS = "Server listening on"
-# For a contract from before this was data.
-_EMULATED_CMDLINE = "tsc_early_khz={tsc_khz}"
 _ROLES = ("kernel", "initramfs", "system")
 
 
@@ -132,7 +130,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
             version=contract["version"],
             arch=arch,
             cmdline=contract["cmdline"],
-            emulated_cmdline=contract.get("cmdline_tcg", _EMULATED_CMDLINE),
+            emulated_cmdline=contract["cmdline_tcg"],
             machines=tuple(contract["machines"]),
             system_serial=contract["system_serial"],
             data_serial=contract["data_serial"],

@@ -33,7 +33,9 @@ from vmbackend.machine.states import Event, State, next_state
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import load_settings
 
-_PROBE_EVERY_S = 15.0
+_PROBE_EVERY_S = 10.0
+# The wall clock went on by this much more than we waited: the computer slept, or its clock was put right.
+_CLOCK_JUMP_S = 1.0
 
 # A guest that dies is started again, unless it keeps dying.
 _MAX_RESTARTS = 3
@@ -178,9 +180,12 @@ class Machine:
             self._step("ready")
         guest.watch_ports()
         while True:
+            expected = time.time() + _PROBE_EVERY_S
             await asyncio.wait([qemu.ended], timeout=_PROBE_EVERY_S)
             if qemu.ended.done():
                 raise qemu.end()
+            if abs(time.time() - expected) > _CLOCK_JUMP_S:
+                await guest.set_clock()
             await self._probe(guest)
             guest.retry_refused_ports()
 
@@ -196,7 +201,11 @@ class Machine:
             await guest.ping()
         except GuestUnreachable as error:
             problems = [guest.link.problem or str(error), *problems]
+        before = self._state
         self._step("probe_failed" if problems else "probe_ok", tuple(problems))
+        if before == "degraded" and self._state == "running":
+            # It may have stood still, and its clock with it.
+            await guest.set_clock()
 
     def _may_restart(self) -> bool:
         now = time.monotonic()

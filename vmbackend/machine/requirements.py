@@ -36,10 +36,10 @@ T = TypeVar("T")
 
 
 class Unmet(Exception):
-    """A requirement was not met; the text is a sentence with its hint."""
+    """A requirement was not met; the text is a sentence with what to do about it."""
 
-    def __init__(self, requirement: Requirement, reason: str, hint: str) -> None:
-        super().__init__(f"{reason.rstrip('.')}; {hint}.")
+    def __init__(self, requirement: Requirement, reason: str) -> None:
+        super().__init__(reason)
         self.requirement = requirement
 
 
@@ -51,6 +51,8 @@ async def meet(requirement: Requirement, work: Awaitable[T], emulated: bool, **p
             return await work
     except TimeoutError:
         reason = f"The requirement `{requirement.name}` was not met within {deadline_s:.0f} s"
-    except (MachineError, OSError) as error:
+    except MachineError as error:
+        raise Unmet(requirement, str(error)) from error  # it has its own remedy
+    except OSError as error:
         reason = str(error)
-    raise Unmet(requirement, reason, requirement.hint.format_map(places))
+    raise Unmet(requirement, f"{reason}; {requirement.hint.format_map(places)}.")
