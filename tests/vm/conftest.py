@@ -112,7 +112,8 @@ def machine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedMac
     home = tmp_path_factory.mktemp("machines")
     manager = MachineManager(home)
     yield BootedMachine(manager, "test", MachinePaths(home / "test"))
-    manager.stop("test", force=True)
+    for status in manager.list():
+        manager.stop(status.name, force=True)
     assert_no_processes(home)
 
 

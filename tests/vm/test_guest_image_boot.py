@@ -157,7 +157,7 @@ def start(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Star
 
 
 def qemu_command(keys: Keys, data_disk: Path, ssh_port: int, monitor_path: Path) -> list[str]:
-    """q35 has clocks of its own, so that nothing need be measured on the host; RDRAND seeds the guest's random numbers."""
+    """q35 has clocks of its own, so that nothing is measured on the host; RDRAND seeds the guest's random numbers."""
     facts = contract()
     path_of = {purpose: IMAGE / entry["name"] for purpose, entry in facts["files"].items()}
     fw_cfg = facts["fw_cfg"]

@@ -13,8 +13,8 @@ from contextlib import closing
 
 import docker
 import pytest
-from conftest import BootedMachine, assert_no_processes
 
+from tests.vm.conftest import BootedMachine, assert_no_processes
 from vmbackend import MachineError, MachineManager, MachineSettings
 from vmbackend.errors import StartFailed
 from vmbackend.hostagent.client import HostagentClient

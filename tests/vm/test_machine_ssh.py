@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SshServer
 
+from tests.vm.conftest import SshServer
 from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.engine_socket import serve_engine_socket
 from vmbackend.ssh.connection import GuestConnection

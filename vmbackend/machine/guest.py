@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vmbackend.ssh.link import GuestLink
 
 _PING_TIMEOUT_S = 3.0
+_END_FOLLOWS_WITHIN_S = 1.0
 _POWEROFF_COMMAND_TIMEOUT_S = 5.0
 _POWER_BUTTON_TIMEOUT_S = 10.0
 _QUIT_TIMEOUT_S = 3.0
@@ -71,6 +72,9 @@ class StartedQemu:
         task = asyncio.ensure_future(work)
         try:
             await asyncio.wait([task, self.ended], return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                # A monitor that breaks off is most often QEMU's end, seen from the other side a moment before.
+                await asyncio.wait([self.ended], timeout=_END_FOLLOWS_WITHIN_S)
             if self.ended.done():
                 raise self.end()
             return await task
