@@ -39,7 +39,8 @@ class MachineManager:
             try:
                 return MachineStatus.from_json(client.request("status", _STATUS_TIMEOUT_S))
             except HostagentUnreachable as error:
-                return self._status(paths, "broken", str(error))
+                if client.record.is_alive():
+                    return self._status(paths, "broken", str(error))
         orphan = _running_qemu(paths)
         if orphan is not None:
             return self._status(
@@ -97,6 +98,9 @@ class MachineManager:
         try:
             client.request("stop", timeout_s + _STATUS_TIMEOUT_S, force=force, timeout_s=timeout_s)
         except HostagentUnreachable:
+            if not client.record.is_alive():
+                _end_orphan(paths)
+                return
             if not force:
                 raise
             host.kill_process(client.record.pid)

@@ -68,8 +68,8 @@ def install_engine(runtime: Path, wheels: Iterable[Path], root: Path) -> None:
 def compile_bytecode(root: Path) -> None:
     """Compile every module ahead. Under emulation the engine's imports cost seconds without it.
 
-    The bytecode is of the unchecked kind (PEP 552): the guest does not compare it with its source, and equal
-    sources give equal files.
+    The bytecode is of the unchecked kind (PEP 552): the guest does not compare it with its source, and equal sources
+    compiled by the same Python give equal files.
     """
     same_version = f"{sys.version_info.major}.{sys.version_info.minor}" == PYTHON_VERSION
     python = sys.executable if same_version else f"python{PYTHON_VERSION}"

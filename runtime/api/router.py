@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 API_VERSION = (1, 51)
 MIN_API_VERSION = (1, 24)
+ALWAYS_ANSWERED = ("/_ping", "/version")  # also while the engine loads its first images
 
 Endpoint = Callable[[Any, Request], Awaitable[Answer]]
 Route = tuple[str, str, Endpoint]  # method, template, handler(engine, request)
@@ -52,6 +53,8 @@ class Router:
     async def __call__(self, request: Request) -> Answer:
         try:
             self._read_version(request)
+            if request.path not in ALWAYS_ANSWERED:
+                await self._engine.ready.wait()
             return await self._find(request)(self._engine, request)
         except (WherryError, OSError) as error:
             level = logging.ERROR if isinstance(error, OSError) else logging.DEBUG

@@ -20,6 +20,7 @@ from runtime.content.merged import stat_directory
 from runtime.content.trash import Trash
 from runtime.content.tree import RootedDirectories, open_directory
 from runtime.errors import InvalidParameter
+from runtime.linux.files import sync_filesystem
 from runtime.oci import digest
 
 _UNFINISHED_PREFIX = "tmp-"
@@ -67,6 +68,7 @@ class LayerStore:
             size_bytes = self._unpack(unfinished / "diff", chain_ids[:-1], diff_id, source)
             facts = {"diff_id": diff_id, "size_bytes": size_bytes}
             (unfinished / "layer.json").write_text(json.dumps(facts))
+            sync_filesystem(str(unfinished))  # a layer that has its name is whole, also after a power cut
             try:
                 os.rename(unfinished, self._directory / digest.hex_of(chain_ids[-1]))
             except OSError as error:

@@ -105,10 +105,10 @@ async def _run(settings: EngineSettings, socket_path: Path, group: int) -> None:
         loop.add_signal_handler(number, stop.set)
     async with Engine(settings) as engine:
         _write_facts(settings)
-        await engine.load_embedded_images()
         async with serve(engine, socket_path, group):
             with contextlib.suppress(BrokenPipeError):  # whoever started us may not want to know any more
                 os.write(sys.stdout.fileno(), f"API listen on unix://{socket_path}\n".encode())
+            await engine.load_embedded_images()
             await stop.wait()
             log.info("stopping; containers run on")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -504,10 +505,19 @@ class ContainerService:
             elif container.state.status == "running":
                 await self._adopt_orphan(container)
         self._processes.settled()
+        self._restore_lost_directories()
         self._snapshots.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():
             if stray.name not in self._containers:
                 self._trash.discard(stray)
+
+    def _restore_lost_directories(self) -> None:
+        """After a power cut the store may know a container whose directories never reached the disk."""
+        for container in self._containers.values():
+            (container.directory / "rootfs").mkdir(mode=0o710, parents=True, exist_ok=True)
+            with contextlib.suppress(AlreadyExists, NotFound):
+                self._snapshots.prepare(container.id, self.image_of(container))
+                log.warning("what container %s had written is lost, its directories were missing", container.id)
 
     async def _adopt(self, container: Container, known: Known) -> None:
         fds = await self._processes.link.reopen(known.key)
@@ -522,6 +532,7 @@ class ContainerService:
 
     async def _adopt_orphan(self, container: Container) -> None:
         state = container.state
+        container.directory.mkdir(mode=0o710, exist_ok=True)
         writer = self._logs[container.id] = LogWriter(container.log_path)
         live = self._processes.adopt_orphan(
             (container.id, ""), state.pid, state.start_time, writer.write, container.hub

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import time
@@ -15,6 +14,7 @@ from runtime.cgroups import remove_subtree
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
+from runtime.engine import embedded
 from runtime.engine.containers import ContainerService
 from runtime.engine.events import Event, EventBus
 from runtime.engine.execs import ExecService
@@ -23,7 +23,7 @@ from runtime.engine.processes import ProcessTable
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
 from runtime.engine.volumes import VolumeService
-from runtime.errors import Conflict, WherryError
+from runtime.errors import Conflict
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Engine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.events = EventBus()
+        self.ready = asyncio.Event()  # until then, only questions about the engine itself are answered
         self._exits = ExitStack()
         self._reaper: asyncio.Task[None] | None = None
 
@@ -92,28 +93,13 @@ class Engine:
         self._reaper = asyncio.create_task(self._reap())
 
     async def load_embedded_images(self) -> None:
-        """Load the images that came with Wherry, unless they were loaded (and maybe removed) before."""
-        directory = self.settings.embedded_images
-        if directory is None or not directory.is_dir():
-            return
-        seen_path = self.settings.data_root / "embedded.json"
-        seen = set(json.loads(seen_path.read_text())) if seen_path.exists() else set()
-        for path in sorted(directory.glob("*.tar*")):
-            info = path.stat()
-            mark = f"{path.name}:{info.st_size}:{info.st_mtime_ns}"
-            if mark in seen:
-                continue
-            try:
-                with path.open("rb") as stream:
-                    await asyncio.to_thread(self.images.load, stream)
-            except (WherryError, OSError) as error:
-                log.warning("the embedded image %s was not loaded: %s", path, error)
-                continue
-            log.info("loaded embedded image %s", path.name)
-            seen.add(mark)
-        temporary = seen_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(sorted(seen)))
-        temporary.replace(seen_path)
+        """Load what came with Wherry and was never loaded; `ready` is set at the end, whatever happens."""
+        try:
+            for archive in embedded.new_archives(self.settings.embedded_images, self.store):
+                if await asyncio.to_thread(embedded.load, archive, self.images):
+                    embedded.remember(archive, self.store)
+        finally:
+            self.ready.set()
 
     async def _reap(self) -> None:
         """Delete what removals only renamed away; those of one moment together."""

@@ -22,6 +22,9 @@ from runtime.launcher import protocol
 
 log = logging.getLogger(__name__)
 
+CONNECT_TRIES = 50
+CONNECT_PAUSE_S = 0.1
+
 Key = tuple[str, str]  # container id, exec id ("" for the container's own process)
 
 
@@ -76,13 +79,13 @@ class LauncherLink:
         try:
             self._socket = _connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
-            await self._start()
-            self._socket = _connect(path)
+            self._socket = await self._start(path)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
         reply, _ = await self._ask({"op": "hello", "version": protocol.VERSION})
         self.pid = reply["pid"]
 
-    async def _start(self) -> None:
+    async def _start(self, path: str) -> socket.socket:
+        """Start a launcher; another that is just coming up serves as well."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "runtime", "launcher", "--run-dir", str(self._run_dir), "--daemon"),
             stdin=asyncio.subprocess.DEVNULL,
@@ -90,8 +93,13 @@ class LauncherLink:
             stderr=asyncio.subprocess.PIPE,
         )
         _, errors = await process.communicate()
-        if process.returncode:
-            raise SystemFault(f"the launcher did not start: {errors.decode(errors='replace').strip()}")
+        for _ in range(CONNECT_TRIES):
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return _connect(path)
+            if not process.returncode:
+                break
+            await asyncio.sleep(CONNECT_PAUSE_S)
+        raise SystemFault(f"the launcher did not start: {errors.decode(errors='replace').strip()}")
 
     async def run(
         self,

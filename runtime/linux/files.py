@@ -2,6 +2,9 @@
 
 import os
 
+from runtime.linux import syscalls
+from runtime.linux.libc import syscall
+
 _CHUNK_BYTES = 1 << 16
 
 
@@ -24,5 +27,14 @@ def write_file(path: str, text: str) -> None:
         os.write(fd, text.encode())
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem(path: str) -> None:
+    """syncfs(2): everything written to the file system of the directory `path` survives a power cut from here on."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscall(syscalls.SYNCFS, fd, filename=path)
     finally:
         os.close(fd)

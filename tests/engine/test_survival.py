@@ -166,3 +166,25 @@ def test_a_store_from_the_future_is_refused(new_engine: NewEngine) -> None:
         store.execute("PRAGMA user_version=1")
         store.close()
         engine.restart()
+
+
+def test_what_a_power_cut_took_does_not_stop_the_engine(new_engine: NewEngine) -> None:
+    """The store knows containers whose directories never reached the disk, running ones among them."""
+    import shutil
+
+    engine = new_engine()
+    stopped, running = create(engine, "true"), create(engine, "sleep", "60")
+    engine.post(f"/containers/{running}/start")
+    launcher = engine.launcher_pid()
+    pid = engine.get(f"/containers/{running}/json")["State"]["Pid"]
+    engine.kill()
+    for process in (launcher, pid):
+        os.kill(process, signal.SIGKILL)
+        wait_for(process)
+    for id in (stopped, running):
+        shutil.rmtree(engine.data_root / "containers" / id)
+        shutil.rmtree(engine.data_root / "snapshots" / id)
+    engine.restart()
+    assert engine.get(f"/containers/{running}/json")["State"]["Status"] == "exited"
+    engine.post(f"/containers/{stopped}/start")
+    assert engine.post(f"/containers/{stopped}/wait", expect=200)["StatusCode"] == 0
