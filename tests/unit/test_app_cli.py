@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.commands.gui import DISPLAY_VARIABLES
 from app.cli.commands.logs import line_count, moment
 from app.cli.commands.ps import ports_text
 from app.cli.exit_codes import of_refused_start
@@ -266,3 +268,11 @@ def test_times_of_logs() -> None:
 )
 def test_exit_codes_of_refused_starts(message: str, code: int) -> None:
     assert of_refused_start(EngineError(400, message)) == code
+
+
+def test_a_window_without_a_display_is_refused_with_a_sentence() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in DISPLAY_VARIABLES}
+    command = [sys.executable, "-m", "app"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no display" in done.stderr
