@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from app.cli.context import Context
 from app.core.errors import UserError
 
-
 DISPLAY_VARIABLES = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 
 
