@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from runtime.container import interpreter, lifecycle
 from runtime.container.features import features
+from runtime.container.spawn import forget_ignored_signals
 from runtime.container.start import read_config
 from runtime.container.state import DEFAULT_ROOT, Container, containers
 from runtime.errors import InvalidParameter, NotFound, ProcessFault, WherryError
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     verb: Callable[[argparse.Namespace], int] = arguments.verb
     try:
         interpreter.seal()
+        forget_ignored_signals()
         return verb(arguments)
     except ProcessFault as fault:
         print(f"wherry oci: {fault}", file=sys.stderr)

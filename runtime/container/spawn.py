@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 from runtime.container.report import Report
 from runtime.linux.files import read_file
 from runtime.linux.namespaces import CLONE_NEWPID, setns
-from runtime.linux.process import clone3
+from runtime.linux.process import clone3, default_signal
 
 # What CPython ignores, and what the launcher and the command line handle; all else is at its default already.
 _CHANGED_SIGNALS = (
@@ -79,6 +79,16 @@ def _clone_into(pid_namespace: tuple[int, int], flags: int, cgroup_fd: int | Non
         if pid != 0:
             setns(own, CLONE_NEWPID)
         os.close(own)
+
+
+def forget_ignored_signals() -> None:
+    """Undo what our own parent ignored, for containers inherit it: nohup, a shell's background job, posix_spawn.
+
+    To be called once, at the start of a process that makes containers.
+    """
+    for number in range(1, signal.NSIG):
+        if number not in (*_CHANGED_SIGNALS, signal.SIGKILL, signal.SIGSTOP):
+            default_signal(number)
 
 
 def _child(main: Callable[[Report], NoReturn], sock: socket.socket) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from runtime.container import interpreter
 from runtime.container.facts import read_host_facts
+from runtime.container.spawn import forget_ignored_signals
 from runtime.launcher.loop import Loop
 from runtime.launcher.protocol import LOCK_NAME, LOG_NAME, SOCKET_NAME
 from runtime.launcher.server import Server
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
         return 2
     try:
         interpreter.seal()
+        forget_ignored_signals()
         return _serve(options)
     except OSError as error:
         print(f"launcher: {error}", file=sys.stderr)

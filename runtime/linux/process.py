@@ -121,3 +121,9 @@ def setdomainname(name: str) -> None:
     encoded = os.fsencode(name)
     if _libc.setdomainname(encoded, ctypes.c_size_t(len(encoded))) < 0:
         raise os_error(name)
+
+
+def default_signal(number: int) -> None:
+    """rt_sigaction(2) to SIG_DFL, also for 32 and 33, which the C library keeps to itself."""
+    action = bytes(32)  # struct kernel_sigaction: handler, flags, restorer, mask
+    syscall(syscalls.RT_SIGACTION, number, action, None, 8)

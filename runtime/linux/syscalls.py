@@ -5,14 +5,16 @@ From 424 on the numbers are the same on every architecture; older ones are looke
 
 import os
 
-_X86_64 = {"pivot_root": 155, "keyctl": 250, "clone": 56, "syncfs": 306}
-_GENERIC = {"pivot_root": 41, "keyctl": 219, "clone": 220, "syncfs": 267}  # asm-generic: aarch64, riscv64, loongarch64
+_X86_64 = {"pivot_root": 155, "keyctl": 250, "clone": 56, "syncfs": 306, "rt_sigaction": 13}
+# asm-generic: aarch64, riscv64, loongarch64
+_GENERIC = {"pivot_root": 41, "keyctl": 219, "clone": 220, "syncfs": 267, "rt_sigaction": 134}
 _BY_MACHINE = _X86_64 if os.uname().machine == "x86_64" else _GENERIC
 
 PIVOT_ROOT = _BY_MACHINE["pivot_root"]
 KEYCTL = _BY_MACHINE["keyctl"]
 CLONE = _BY_MACHINE["clone"]
 SYNCFS = _BY_MACHINE["syncfs"]
+RT_SIGACTION = _BY_MACHINE["rt_sigaction"]
 OPEN_TREE = 428
 MOVE_MOUNT = 429
 FSOPEN = 430
