@@ -9,12 +9,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A packages=(
-  [run]="python3 python3-venv libnftables1 libseccomp2 tini ca-certificates
+  [run]="python3 python3-venv libnftables1 libseccomp2 libglib2.0-0 tini ca-certificates
          libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0
          libxcb-xkb1 libxcb-image0 libxcb-render-util0 libxcb-randr0 libdbus-1-3 libfontconfig1 fonts-dejavu-core"
   [image]="qemu-utils e2fsprogs zstd"
   [vm]="qemu-system-x86 qemu-utils e2fsprogs squashfs-tools zstd dpkg-dev kmod cpio busybox-static"
-  [test]="busybox-static curl docker-registry fonts-noto-cjk iproute2 openssh-client openssh-server runc xauth xvfb"
+  [test]="busybox-static curl fonts-noto-cjk iproute2 nftables openssh-client openssh-server runc xauth xvfb"
 )
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
