@@ -90,6 +90,31 @@ class EnterNamespace(NamedTuple):
             enter_path(self.where, self.flags)
 
 
+class EnterContainer(NamedTuple):
+    """The namespaces of the process at `pidfd`, and its root directory.
+
+    setns(2) leaves a process at the mount namespace's own root, which is not the container's where the engine itself
+    runs in a chroot: pivot_root(2) moved that chroot's root, no more.
+    """
+
+    pidfd: int
+    flags: int
+
+    def describe(self) -> str:
+        return "enter the container"
+
+    def apply(self, init: Init) -> None:
+        fdinfo = read_file(f"/proc/self/fdinfo/{self.pidfd}").decode()
+        pid = next(line.split()[1] for line in fdinfo.splitlines() if line.startswith("Pid:"))
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            setns(self.pidfd, self.flags)
+            os.fchdir(root)
+            os.chroot(".")
+        finally:
+            os.close(root)
+
+
 class NewCgroupNamespace(NamedTuple):
     """Made by unshare, not clone3: its root is the cgroup the process is in at that moment."""
 

@@ -39,6 +39,7 @@ from runtime.container.ops_process import (
     BecomeUser,
     ChangeDirectory,
     DropBoundingCapabilities,
+    EnterContainer,
     EnterNamespace,
     InstallSeccomp,
     JoinCgroup,
@@ -202,7 +203,7 @@ def compile_exec(
         Phase("cgroup", _group(process, launch.join, facts)),
         # The profile is written before our /proc is the container's.
         Phase("security", [BecomeUndumpable(), *_labels(process, facts)]),
-        Phase("namespaces", [EnterNamespace("container's", container, _JOINED), NewSessionKeyring(launch.id)]),
+        Phase("namespaces", [EnterContainer(container, _JOINED), NewSessionKeyring(launch.id)]),
         Phase("root", [UseCurrentRoot()]),
         Phase("console", _console(process, mount=False)),
         Phase("rlimits", _rlimits(process, facts)),
