@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import logging
 import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
-from pathlib import Path
 from typing import Any, Literal
 
-from runtime.cgroups import Cgroup, host_facts, open_cgroup
+from runtime.cgroups import Cgroup, open_cgroup
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
-from runtime.content.merged import read_in_layers
 from runtime.content.snapshots import OverlayRootfs, Snapshots
 from runtime.content.trash import Trash
-from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
-from runtime.engine import files, names, spec_gen
+from runtime.engine import names, spec_gen
+from runtime.engine.bundle import Bundles
 from runtime.engine.container import Container, State
 from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.logs import LogQuery, LogWriter, read_log
-from runtime.engine.networks import Attachment, NetworkService
+from runtime.engine.networks import NetworkService
 from runtime.engine.options import parse_signal
 from runtime.engine.processes import LiveProcess, ProcessTable, UnknownExit, start_time_of
 from runtime.engine.settings import EngineSettings
@@ -40,17 +37,14 @@ from runtime.errors import (
     InvalidParameter,
     NotFound,
     NotModified,
-    NotSupported,
     ProcessFault,
     SystemFault,
     WherryError,
 )
-from runtime.linux.seccomp import compile_filter
 
 log = logging.getLogger(__name__)
 
 WaitCondition = Literal["not-running", "next-exit", "removed"]
-INIT_PROGRAMS = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init")
 START_FAULT_CODES = {"ENOENT": 127, "EACCES": 126, "ENOEXEC": 126, "EISDIR": 126, "ENOTDIR": 127}
 
 
@@ -82,7 +76,7 @@ class ContainerService:
         self._names: dict[str, str] = {}
         self._logs: dict[str, LogWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._limits_swap = host_facts()["swap_limit"]
+        self._bundles = Bundles(settings, volumes)
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     # --- finding
@@ -156,14 +150,14 @@ class ContainerService:
             )
             self._networks.check(container.options)
             spec_gen.effective_capabilities(container.options, container.options.privileged)
-            self._init_program(container)
+            self._bundles.init_program(container)
             rootfs = self._snapshots.prepare(id, image)
             undo.callback(self._snapshots.remove, id)
             container.directory.mkdir(mode=0o710)
             undo.callback(self._trash.discard, container.directory)
             (container.directory / "rootfs").mkdir()
             if container.options.user or container.options.groups:
-                self._resolve_user(container, rootfs)
+                self._bundles.user_of(container, rootfs)
             self._make_volumes(container, rootfs, undo)
             self._store.put("container", id, container.to_document())
             undo.pop_all()
@@ -182,22 +176,6 @@ class ContainerService:
                 container.volumes[request.target] = volume.name
                 if not request.no_copy:
                     self._volumes.populate(volume, rootfs.lower, request.target)
-
-    def _resolve_user(self, container: Container, rootfs: OverlayRootfs) -> ResolvedUser:
-        def read(path: str) -> bytes | None:
-            return read_in_layers(rootfs.lower, rootfs.upper, path)
-
-        options = container.options
-        group = read(GROUP_PATH) if options.user or options.groups else None
-        return resolve_user(options.user, read(PASSWD_PATH), group, options.groups)
-
-    def _init_program(self, container: Container) -> str | None:
-        if not container.options.init:
-            return None
-        found = next((path for path in INIT_PROGRAMS if Path(path).is_file()), None)
-        if found is None:
-            raise NotSupported("--init needs an init program: install tini (on Debian: apt install tini)")
-        return found
 
     # --- start
 
@@ -226,7 +204,7 @@ class ContainerService:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
             attachment = await self._networks.connect(container.id, options)
             undo.push_async_callback(self._networks.release, container.id)
-            spec = self._write_bundle(container, rootfs, attachment)
+            spec = self._bundles.write(container, rootfs, attachment)
             cgroup = self.cgroup_of(container)
             cgroup.create(spec["linux"]["resources"])
             undo.callback(cgroup.delete)
@@ -278,57 +256,6 @@ class ContainerService:
         self._store.put("container", container.id, container.to_document())
         self.publish(container, "start")
         self._spawn(self._follow(container, live))
-
-    def _write_bundle(self, container: Container, rootfs: OverlayRootfs, attachment: Attachment) -> dict[str, Any]:
-        options, directory = container.options, container.directory
-        gateway = str(attachment.network.gateway) if attachment.network.gateway else None
-        own_network = attachment.network.driver != "host"
-        address = str(attachment.address) if attachment.address else None
-        hostname = os.uname().nodename if options.uts_mode == "host" else container.hostname
-        contents = {
-            "hostname": f"{hostname}\n",
-            "hosts": files.hosts(options, hostname, address, gateway),
-            "resolv.conf": files.resolv_conf(options, own_network),
-        }
-        mounts = self._host_mounts(container)
-        targets = {mount.target for mount in mounts}
-        for name, text in contents.items():
-            (directory / name).write_text(text)
-            if f"/etc/{name}" not in targets:
-                mounts.append(spec_gen.HostMount(str(directory / name), f"/etc/{name}"))
-        place = spec_gen.Place(
-            rootfs=str(directory / "rootfs"),
-            hostname=hostname,
-            cgroups_path=f"{self._settings.cgroup_parent}/{container.id}",
-            user=self._resolve_user(container, rootfs),
-            mounts=mounts,
-            host_network=not own_network,
-            init_program=self._init_program(container),
-            limits_swap=self._limits_swap,
-        )
-        spec = spec_gen.generate(options, place)
-        (directory / "config.json").write_text(json.dumps(spec, separators=(",", ":")))
-        if seccomp := spec["linux"].get("seccomp"):
-            (directory / "seccomp.bpf").write_bytes(compile_filter(seccomp, self._settings.seccomp_cache))
-        return spec
-
-    def _host_mounts(self, container: Container) -> list[spec_gen.HostMount]:
-        mounts = []
-        for request in container.options.mounts:
-            if request.kind == "volume":
-                source = str(self._volumes.get(container.volumes[request.target]).path)
-            elif request.kind == "bind":
-                source = request.source
-                if not Path(source).exists():
-                    if not request.create_source:
-                        raise InvalidParameter(
-                            'invalid mount config for type "bind": bind source path does not exist: ' + source
-                        )
-                    Path(source).mkdir(parents=True)
-            else:
-                continue
-            mounts.append(spec_gen.HostMount(source, request.target, request.read_only, request.propagation))
-        return mounts
 
     # --- the end of a process
 

@@ -18,7 +18,7 @@ CREATE_STEPS = [
     "runtime.content.snapshots.Snapshots.prepare",
     "runtime.engine.volumes.VolumeService.ensure",
     "runtime.engine.volumes.VolumeService.populate",
-    "runtime.engine.containers.resolve_user",
+    "runtime.engine.bundle.resolve_user",
     "runtime.engine.store.Store.put",
 ]
 START_STEPS = [
@@ -28,7 +28,7 @@ START_STEPS = [
     "runtime.network.nat.NatTable.publish",
     "runtime.engine.networks.serve_tcp",
     "runtime.engine.spec_gen.generate",
-    "runtime.engine.containers.compile_filter",
+    "runtime.engine.bundle.compile_filter",
     "runtime.cgroups.v1.V1Cgroup.create",
     "runtime.cgroups.v1.V1Cgroup.join_paths",
     "runtime.engine.containers.LogWriter",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.api import stream, wire
-from runtime.api.handlers.containers import carry, read_size
+from runtime.api.handlers.container_streams import carry, read_size
 from runtime.api.http1 import Answer, Hijacked, Request
 from runtime.api.router import Route, empty_response, json_response
 from runtime.engine.engine import Engine

@@ -1,0 +1,37 @@
+"""Docker's JSON documents, made from the engine's objects. Field names and formats: the Engine API's definitions."""
+
+from runtime.api.wire.containers import (
+    config,
+    exec_inspect,
+    host_config,
+    mounts,
+    network_settings,
+    ports_summary,
+    state,
+    status_text,
+)
+from runtime.api.wire.images import image_inspect, image_summary
+from runtime.api.wire.networks import endpoint, network
+from runtime.api.wire.system import event, volume
+from runtime.api.wire.times import NEVER, human_duration, parse_timestamp, timestamp
+
+__all__ = [
+    "NEVER",
+    "config",
+    "endpoint",
+    "event",
+    "exec_inspect",
+    "host_config",
+    "human_duration",
+    "image_inspect",
+    "image_summary",
+    "mounts",
+    "network",
+    "network_settings",
+    "parse_timestamp",
+    "ports_summary",
+    "state",
+    "status_text",
+    "timestamp",
+    "volume",
+]

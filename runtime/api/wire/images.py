@@ -1,0 +1,56 @@
+"""Images: the Engine API's ImageSummary and ImageInspect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runtime.api.wire.times import NEVER, parse_timestamp
+from runtime.content.image import Image
+from runtime.errors import InvalidParameter
+
+
+def image_created_s(image: Image) -> int:
+    try:
+        return parse_timestamp(image.created) // 1_000_000_000 if image.created else 0
+    except InvalidParameter:
+        return 0
+
+
+def image_summary(image: Image, containers: int) -> dict[str, Any]:
+    return {
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": list(image.references),
+        "RepoDigests": list(image.repo_digests),
+        "Created": image_created_s(image),
+        "Size": image.size_bytes,
+        "SharedSize": -1,
+        "VirtualSize": image.size_bytes,
+        "Labels": (image.config.get("config") or {}).get("Labels") or {},
+        "Containers": containers,
+    }
+
+
+def image_inspect(image: Image) -> dict[str, Any]:
+    settings: Any = image.config.get("config") or {}
+    return {
+        "Id": image.id,
+        "RepoTags": list(image.references),
+        "RepoDigests": list(image.repo_digests),
+        "Parent": "",
+        "Comment": "",
+        "Created": image.created or NEVER,
+        "DockerVersion": "",
+        "Author": image.config.get("author", ""),
+        "Config": dict(settings),
+        "Architecture": image.architecture,
+        "Os": image.os,
+        "Size": image.size_bytes,
+        "VirtualSize": image.size_bytes,
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "RootFS": {
+            "Type": "layers",
+            "Layers": list((image.config.get("rootfs") or {}).get("diff_ids") or []),
+        },
+        "Metadata": {"LastTagTime": NEVER},
+    }

@@ -1,0 +1,98 @@
+"""A container's OCI bundle: config.json, its seccomp program, and the files of /etc that an engine writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from runtime.cgroups import host_facts
+from runtime.content.merged import read_in_layers
+from runtime.content.snapshots import OverlayRootfs
+from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
+from runtime.engine import files, spec_gen
+from runtime.engine.container import Container
+from runtime.engine.networks import Attachment
+from runtime.engine.settings import EngineSettings
+from runtime.engine.volumes import VolumeService
+from runtime.errors import InvalidParameter, NotSupported
+from runtime.linux.seccomp import compile_filter
+
+INIT_PROGRAMS = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init")
+
+
+class Bundles:
+    """Writes bundles from containers' options and the facts of this host."""
+
+    def __init__(self, settings: EngineSettings, volumes: VolumeService) -> None:
+        self._settings = settings
+        self._volumes = volumes
+        self._limits_swap = host_facts()["swap_limit"]
+
+    def user_of(self, container: Container, rootfs: OverlayRootfs) -> ResolvedUser:
+        def read(path: str) -> bytes | None:
+            return read_in_layers(rootfs.lower, rootfs.upper, path)
+
+        options = container.options
+        group = read(GROUP_PATH) if options.user or options.groups else None
+        return resolve_user(options.user, read(PASSWD_PATH), group, options.groups)
+
+    def init_program(self, container: Container) -> str | None:
+        if not container.options.init:
+            return None
+        found = next((path for path in INIT_PROGRAMS if Path(path).is_file()), None)
+        if found is None:
+            raise NotSupported("--init needs an init program: install tini (on Debian: apt install tini)")
+        return found
+
+    def write(self, container: Container, rootfs: OverlayRootfs, attachment: Attachment) -> dict[str, Any]:
+        options, directory = container.options, container.directory
+        gateway = str(attachment.network.gateway) if attachment.network.gateway else None
+        own_network = attachment.network.driver != "host"
+        address = str(attachment.address) if attachment.address else None
+        hostname = os.uname().nodename if options.uts_mode == "host" else container.hostname
+        contents = {
+            "hostname": f"{hostname}\n",
+            "hosts": files.hosts(options, hostname, address, gateway),
+            "resolv.conf": files.resolv_conf(options, own_network),
+        }
+        mounts = self._host_mounts(container)
+        targets = {mount.target for mount in mounts}
+        for name, text in contents.items():
+            (directory / name).write_text(text)
+            if f"/etc/{name}" not in targets:
+                mounts.append(spec_gen.HostMount(str(directory / name), f"/etc/{name}"))
+        place = spec_gen.Place(
+            rootfs=str(directory / "rootfs"),
+            hostname=hostname,
+            cgroups_path=f"{self._settings.cgroup_parent}/{container.id}",
+            user=self.user_of(container, rootfs),
+            mounts=mounts,
+            host_network=not own_network,
+            init_program=self.init_program(container),
+            limits_swap=self._limits_swap,
+        )
+        spec = spec_gen.generate(options, place)
+        (directory / "config.json").write_text(json.dumps(spec, separators=(",", ":")))
+        if seccomp := spec["linux"].get("seccomp"):
+            (directory / "seccomp.bpf").write_bytes(compile_filter(seccomp, self._settings.seccomp_cache))
+        return spec
+
+    def _host_mounts(self, container: Container) -> list[spec_gen.HostMount]:
+        mounts = []
+        for request in container.options.mounts:
+            if request.kind == "volume":
+                source = str(self._volumes.get(container.volumes[request.target]).path)
+            elif request.kind == "bind":
+                source = request.source
+                if not Path(source).exists():
+                    if not request.create_source:
+                        raise InvalidParameter(
+                            'invalid mount config for type "bind": bind source path does not exist: ' + source
+                        )
+                    Path(source).mkdir(parents=True)
+            else:
+                continue
+            mounts.append(spec_gen.HostMount(source, request.target, request.read_only, request.propagation))
+        return mounts

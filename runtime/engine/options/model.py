@@ -1,0 +1,85 @@
+"""What the engine acts on, in its own words: read from Docker's documents, checked, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Document = Mapping[str, Any]
+MountKind = Literal["bind", "volume", "tmpfs"]
+
+
+@dataclass(frozen=True)
+class MountRequest:
+    """One `-v`, `--mount` or `--tmpfs`; `source` is a host path, a volume's name, or empty (anonymous volume)."""
+
+    kind: MountKind
+    target: str
+    source: str = ""
+    read_only: bool = False
+    propagation: str = "rprivate"
+    create_source: bool = False  # `-v` makes a missing directory, `--mount` refuses
+    options: tuple[str, ...] = ()  # tmpfs mount options
+    no_copy: bool = False
+
+
+@dataclass(frozen=True)
+class PortRequest:
+    """One published port; `host_port` 0 asks for a free one, `host_ip` "" for every address."""
+
+    container_port: int
+    protocol: str
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything the engine acts on, in its own words."""
+
+    args: list[str]
+    env: list[str]
+    working_dir: str
+    user: str
+    groups: list[str]
+    tty: bool
+    open_stdin: bool
+    stdin_once: bool
+    hostname: str
+    domainname: str
+    labels: dict[str, str]
+    network_mode: str
+    static_ip: str
+    mac_address: str
+    ports: list[PortRequest]
+    exposed: list[str]
+    mounts: list[MountRequest]
+    resources: dict[str, Any]
+    read_only_root: bool
+    init: bool
+    auto_remove: bool
+    privileged: bool
+    cap_add: list[str]
+    cap_drop: list[str]
+    no_new_privileges: bool
+    seccomp: Literal["default", "unconfined"] | dict[str, Any]
+    masked_paths: list[str] | None
+    readonly_paths: list[str] | None
+    stop_signal: int
+    stop_timeout_s: int
+    shm_bytes: int
+    sysctls: dict[str, str]
+    rlimits: list[dict[str, Any]]
+    devices: list[dict[str, str]]
+    oom_score_adj: int | None
+    pid_mode: str
+    ipc_mode: str
+    uts_mode: str
+    cgroupns_mode: str
+    dns: list[str]
+    dns_search: list[str]
+    dns_options: list[str]
+    extra_hosts: list[str]
+    console_size: tuple[int, int] = field(default=(0, 0))  # rows, columns

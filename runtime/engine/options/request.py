@@ -1,0 +1,194 @@
+"""What a client asked for, read from Docker's `Config` and `HostConfig` documents once and checked.
+
+The documents themselves are stored and shown as they came; this module and `spec_gen` are the only readers of their
+PascalCase fields. Whatever an engine cannot honour is refused here with a sentence that names the option.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from runtime.engine.options.fields import ip, own_or
+from runtime.engine.options.model import Document, Options
+from runtime.engine.options.mounts import mounts
+from runtime.engine.options.ports import ports
+from runtime.engine.options.resources import resources, rlimit
+from runtime.engine.options.security import capabilities, security_options
+from runtime.engine.options.signals import parse_signal
+from runtime.errors import InvalidParameter, NotSupported
+
+DEFAULT_SHM_BYTES = 64 << 20
+DEFAULT_STOP_TIMEOUT_S = 10
+
+# HostConfig fields that later versions will honour: any value but an empty one is refused by name.
+REFUSED_HOST_FIELDS: dict[str, str] = {
+    "BlkioWeight": "--blkio-weight",
+    "BlkioWeightDevice": "--blkio-weight-device",
+    "BlkioDeviceReadBps": "--device-read-bps",
+    "BlkioDeviceWriteBps": "--device-write-bps",
+    "BlkioDeviceReadIOps": "--device-read-iops",
+    "BlkioDeviceWriteIOps": "--device-write-iops",
+    "CgroupParent": "--cgroup-parent",
+    "CpuRealtimePeriod": "--cpu-rt-period",
+    "CpuRealtimeRuntime": "--cpu-rt-runtime",
+    "DeviceCgroupRules": "--device-cgroup-rule",
+    "DeviceRequests": "--gpus",
+    "Links": "--link",
+    "StorageOpt": "--storage-opt",
+    "VolumeDriver": "--volume-driver",
+    "VolumesFrom": "--volumes-from",
+}
+# Fields with a default that changes nothing: any other value is refused by name.
+ONLY_VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "Isolation": ("--isolation", (None, "", "default")),
+    "Runtime": ("--runtime", (None, "", "runc", "wherry")),
+    "UsernsMode": ("--userns", (None, "", "host")),
+    "OomKillDisable": ("--oom-kill-disable", (None, False)),
+    "MemorySwappiness": ("--memory-swappiness", (None, -1)),
+    "Cgroup": ("Cgroup", (None, "")),
+}
+RESTART_POLICIES = ("", "no")
+LOG_DRIVERS = ("", "json-file")
+
+
+def parse(config: Document, host: Document, networking: Document, image: Document) -> Options:
+    """Merge a create request with its image's config; raises InvalidParameter or NotSupported."""
+    _refuse(config, host)
+    env = _merge_env(image.get("Env") or [], config.get("Env") or [])
+    endpoint = _endpoint(networking, host)
+    security = security_options(host.get("SecurityOpt") or [])
+    rows, columns = (host.get("ConsoleSize") or [0, 0])[:2]
+    return Options(
+        args=_args(config, image),
+        env=env,
+        working_dir=_working_dir(config.get("WorkingDir") or image.get("WorkingDir") or "/"),
+        user=config.get("User") or image.get("User") or "",
+        groups=[str(group) for group in host.get("GroupAdd") or []],
+        tty=bool(config.get("Tty")),
+        open_stdin=bool(config.get("OpenStdin")),
+        stdin_once=bool(config.get("StdinOnce")),
+        hostname=_hostname(config.get("Hostname") or ""),
+        domainname=config.get("Domainname") or "",
+        labels={**(image.get("Labels") or {}), **(config.get("Labels") or {})},
+        network_mode=_network_mode(host.get("NetworkMode") or ""),
+        static_ip=((endpoint.get("IPAMConfig") or {}).get("IPv4Address")) or "",
+        mac_address=endpoint.get("MacAddress") or config.get("MacAddress") or "",
+        ports=ports(config, host, image),
+        exposed=sorted({*(image.get("ExposedPorts") or {}), *(config.get("ExposedPorts") or {})}),
+        mounts=mounts(config, host, image),
+        resources=resources(host),
+        read_only_root=bool(host.get("ReadonlyRootfs")),
+        init=bool(host.get("Init")),
+        auto_remove=bool(host.get("AutoRemove")),
+        privileged=bool(host.get("Privileged")),
+        cap_add=capabilities("--cap-add", host.get("CapAdd") or []),
+        cap_drop=capabilities("--cap-drop", host.get("CapDrop") or []),
+        no_new_privileges=security.no_new_privileges,
+        seccomp=security.seccomp,
+        masked_paths=[] if security.unmasked else host.get("MaskedPaths"),
+        readonly_paths=[] if security.unmasked else host.get("ReadonlyPaths"),
+        stop_signal=parse_signal(config.get("StopSignal") or image.get("StopSignal") or "SIGTERM"),
+        stop_timeout_s=_stop_timeout(config.get("StopTimeout")),
+        shm_bytes=host.get("ShmSize") or DEFAULT_SHM_BYTES,
+        sysctls=dict(host.get("Sysctls") or {}),
+        rlimits=[rlimit(limit) for limit in host.get("Ulimits") or []],
+        devices=list(host.get("Devices") or []),
+        oom_score_adj=host.get("OomScoreAdj") or None,
+        pid_mode=own_or("PidMode", "--pid", host, ("", "private", "host")),
+        ipc_mode=own_or("IpcMode", "--ipc", host, ("", "private", "shareable", "none", "host")),
+        uts_mode=own_or("UTSMode", "--uts", host, ("", "private", "host")),
+        cgroupns_mode=own_or("CgroupnsMode", "--cgroupns", host, ("", "private", "host")),
+        dns=[ip("--dns", address) for address in host.get("Dns") or []],
+        dns_search=list(host.get("DnsSearch") or []),
+        dns_options=list(host.get("DnsOptions") or []),
+        extra_hosts=list(host.get("ExtraHosts") or []),
+        console_size=(int(rows), int(columns)),
+    )
+
+
+def _refuse(config: Document, host: Document) -> None:
+    for name, option in REFUSED_HOST_FIELDS.items():
+        if host.get(name):
+            raise NotSupported(f"{option} ({name}) is not supported by this version of Wherry: leave it out")
+    for name, (option, allowed) in ONLY_VALUES.items():
+        if host.get(name) not in allowed:
+            raise NotSupported(f"{option} {host[name]!r} is not supported by this version of Wherry: leave it out")
+    policy = (host.get("RestartPolicy") or {}).get("Name") or ""
+    if policy not in RESTART_POLICIES:
+        raise NotSupported(f"--restart {policy} is not supported by this version of Wherry: leave it out")
+    driver = (host.get("LogConfig") or {}).get("Type") or ""
+    if driver not in LOG_DRIVERS:
+        raise NotSupported(f"--log-driver {driver} is not supported by this version of Wherry: use json-file")
+    if (host.get("LogConfig") or {}).get("Config"):
+        raise NotSupported("--log-opt is not supported by this version of Wherry: leave it out")
+    health = (config.get("Healthcheck") or {}).get("Test") or []
+    if health and health != ["NONE"]:
+        raise NotSupported("--health-cmd is not supported by this version of Wherry: leave it out")
+
+
+def _args(config: Document, image: Document) -> list[str]:
+    entrypoint = _words("Entrypoint", config.get("Entrypoint"))
+    command = _words("Cmd", config.get("Cmd"))
+    if entrypoint is None:
+        entrypoint = image.get("Entrypoint") or []
+        if not command:
+            command = image.get("Cmd") or []
+    elif entrypoint == [""]:  # `--entrypoint ""` clears the image's
+        entrypoint = []
+    args = [*entrypoint, *(command or [])]
+    if not args:
+        raise InvalidParameter("no command specified: give one, or use an image that has a CMD or ENTRYPOINT")
+    return args
+
+
+def _words(name: str, value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise InvalidParameter(f"invalid {name}: a list of strings is needed")
+    return value
+
+
+def _merge_env(image: Iterable[str], own: Iterable[str]) -> list[str]:
+    """The image's variables, overridden by the request's; `NAME` without `=` unsets (Docker's semantics)."""
+    merged: dict[str, str | None] = {}
+    for entry in [*image, *own]:
+        name, equals, value = entry.partition("=")
+        if not name:
+            raise InvalidParameter(f"invalid environment variable {entry!r}: a name is needed before the =")
+        if "\0" in entry:
+            raise InvalidParameter(f"invalid environment variable {name!r}: it holds a NUL byte")
+        merged[name] = value if equals else None
+    return [f"{name}={value}" for name, value in merged.items() if value is not None]
+
+
+def _working_dir(path: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidParameter(f"the working directory '{path}' is invalid, it needs to be an absolute path")
+    return path
+
+
+def _hostname(name: str) -> str:
+    if len(name) > 63 or not re.fullmatch(r"[A-Za-z0-9]?[A-Za-z0-9._-]*", name):
+        raise InvalidParameter(f"invalid hostname {name!r}: up to 63 letters, digits, '-' and '.' are allowed")
+    return name
+
+
+def _network_mode(mode: str) -> str:
+    return "bridge" if mode in ("", "default") else mode
+
+
+def _endpoint(networking: Document, host: Document) -> Document:
+    endpoints = networking.get("EndpointsConfig") or {}
+    mode = host.get("NetworkMode") or "default"
+    if len(endpoints) > 1:
+        raise NotSupported("more than one network at create is not supported by this version of Wherry")
+    return endpoints.get(mode) or endpoints.get(_network_mode(mode)) or {}
+
+
+def _stop_timeout(value: Any) -> int:
+    return DEFAULT_STOP_TIMEOUT_S if value is None else int(value)
