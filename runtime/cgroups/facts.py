@@ -17,6 +17,7 @@ class HostFacts(TypedDict):
     memory_swappiness: bool
     swap_limit: bool
     oom_kill_disable: bool
+    kernel_memory_tcp: bool
     cpu_shares: bool
     cpu_quota: bool
     cpu_set: bool
@@ -46,6 +47,7 @@ def _v1_facts(hierarchies: Hierarchies) -> HostFacts:
         "memory_swappiness": has("memory", "memory.swappiness"),
         "swap_limit": has("memory", "memory.memsw.limit_in_bytes"),
         "oom_kill_disable": has("memory", "memory.oom_control"),
+        "kernel_memory_tcp": has("memory", "memory.kmem.tcp.limit_in_bytes"),
         "cpu_shares": has("cpu", "cpu.shares"),
         "cpu_quota": has("cpu", "cpu.cfs_quota_us"),
         "cpu_set": has("cpuset", "cpuset.cpus"),
@@ -70,6 +72,7 @@ def _v2_facts(hierarchies: Hierarchies) -> HostFacts:
         # The root cgroup has no memory.swap.max to look for; a kernel built with swap has this file.
         "swap_limit": memory and os.path.exists("/proc/swaps"),
         "oom_kill_disable": False,
+        "kernel_memory_tcp": False,
         "cpu_shares": "cpu" in controllers,
         "cpu_quota": "cpu" in controllers,
         "cpu_set": "cpuset" in controllers,
@@ -80,3 +83,11 @@ def _v2_facts(hierarchies: Hierarchies) -> HostFacts:
         "io_throttle": "io" in controllers,
         "huge_pages": "hugetlb" in controllers,
     }
+
+
+def allowed_set(kind: str, hierarchies: Hierarchies | None = None) -> str:
+    """The CPUs ("cpus") or memory nodes ("mems") of this host that containers may use, as cpuset(7) lists them."""
+    hierarchies = hierarchies or mounted()
+    if hierarchies.version == 1:
+        return read_file(f"{hierarchies.v1['cpuset']}/cpuset.{kind}").strip()
+    return read_file(f"{hierarchies.unified}/cpuset.{kind}.effective").strip()

@@ -48,6 +48,8 @@ class V1Cgroup:
         with contextlib.ExitStack() as undo:
             for directory, root in self._roots.items():
                 self._make(directory, root, undo)
+            if runtime_us := (resources.get("cpu") or {}).get("realtimeRuntime"):
+                self._reserve_realtime(runtime_us)
             self._apply([*writes, *(v1_device_writes(rules) if rules else ())])
             undo.pop_all()
 
@@ -134,6 +136,21 @@ class V1Cgroup:
         with contextlib.suppress(AlreadyExists):
             make(directory)
             undo.callback(remove_if_empty, directory)
+
+    def _reserve_realtime(self, runtime_us: int) -> None:
+        """Let every parent have this much more of real time: a cgroup can give on only what it has itself.
+
+        Best effort (Documentation/scheduler/sched-rt-group.rst): the write to the cgroup itself says what is wrong.
+        """
+        directory = self._by_controller.get("cpu")
+        if directory is None:
+            return
+        parents: list[str] = []
+        while (directory := os.path.dirname(directory)) not in self._roots.values():
+            parents.insert(0, f"{directory}/cpu.rt_runtime_us")
+        for file in parents:
+            with contextlib.suppress(OSError):
+                write_file(file, str(int(read_file(file)) + runtime_us))
 
     def _apply(self, writes: list[Write]) -> None:
         for write in writes:

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from runtime.cgroups import host_facts
 from runtime.content.merged import read_in_layers
 from runtime.content.snapshots import OverlayRootfs
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
@@ -28,7 +27,6 @@ class Bundles:
     def __init__(self, settings: EngineSettings, volumes: VolumeService) -> None:
         self._settings = settings
         self._volumes = volumes
-        self._limits_swap = host_facts()["swap_limit"]
 
     def user_of(self, container: Container, rootfs: OverlayRootfs) -> ResolvedUser:
         def read(path: str) -> bytes | None:
@@ -71,7 +69,6 @@ class Bundles:
             mounts=mounts,
             host_network=not own_network,
             init_program=self.init_program(container),
-            limits_swap=self._limits_swap,
         )
         spec = spec_gen.generate(options, place)
         (directory / "config.json").write_text(json.dumps(spec, separators=(",", ":")))

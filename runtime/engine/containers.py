@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Literal
 
-from runtime.cgroups import Cgroup, open_cgroup
+from runtime.cgroups import Cgroup, host_facts, open_cgroup
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import OverlayRootfs, Snapshots
@@ -25,7 +25,7 @@ from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.logs import LogQuery, LogWriter, read_log
 from runtime.engine.networks import NetworkService
-from runtime.engine.options import parse_signal
+from runtime.engine.options import parse_signal, verify_limits
 from runtime.engine.processes import LiveProcess, ProcessTable, UnknownExit, start_time_of
 from runtime.engine.settings import EngineSettings
 from runtime.engine.stdio import Listener
@@ -77,6 +77,7 @@ class ContainerService:
         self._logs: dict[str, LogWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bundles = Bundles(settings, volumes)
+        self._facts = host_facts()
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     # --- finding
@@ -121,13 +122,15 @@ class ContainerService:
         config: dict[str, Any],
         host_config: dict[str, Any],
         networking: dict[str, Any],
-    ) -> Container:
-        """Everything but the process; raises NotFound (image), AlreadyExists (name), InvalidParameter."""
+    ) -> tuple[Container, list[str]]:
+        """Everything but the process, and what to warn of; raises NotFound (image), AlreadyExists (name),
+        InvalidParameter."""
         image_name = config.get("Image") or ""
         if not image_name:
             raise InvalidParameter("config cannot be empty: an Image is needed in order to create a container")
         image = self._images.get(image_name)
         id = secrets.token_hex(32)
+        host_config, warnings = verify_limits(host_config, self._facts)
         with ExitStack() as undo:
             name = names.check(name) if name else names.choose(self._names)
             if name in self._names:
@@ -164,7 +167,7 @@ class ContainerService:
         self._containers[id] = container
         self._names[name] = id
         self.publish(container, "create")
-        return container
+        return container, warnings
 
     def _make_volumes(self, container: Container, rootfs: OverlayRootfs, undo: ExitStack) -> None:
         known = {volume.name for volume in self._volumes.all()}

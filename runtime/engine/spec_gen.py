@@ -13,6 +13,7 @@ from typing import Any
 
 from runtime.content.users import ResolvedUser
 from runtime.engine.options import Options
+from runtime.engine.options.resources import with_block_devices
 from runtime.errors import InvalidParameter
 from runtime.linux import capabilities
 from runtime.oci import defaults
@@ -43,7 +44,6 @@ class Place:
     mounts: list[HostMount]
     host_network: bool
     init_program: str | None
-    limits_swap: bool
 
 
 def effective_capabilities(options: Options, privileged: bool) -> list[str]:
@@ -74,7 +74,7 @@ def generate(options: Options, place: Place) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "cgroupsPath": place.cgroups_path,
         "namespaces": _namespaces(options, place.host_network),
-        "resources": _resources(options, place.limits_swap),
+        "resources": _resources(options),
         "maskedPaths": _paths(options.masked_paths, defaults.MASKED_PATHS, options.privileged),
         "readonlyPaths": _paths(options.readonly_paths, defaults.READONLY_PATHS, options.privileged),
         "devices": [*defaults.DEFAULT_DEVICES, *_devices(options)],
@@ -195,13 +195,8 @@ def _mount(type: str, source: str, destination: str, options: list[str]) -> dict
     return {"destination": destination, "type": type, "source": source, "options": options}
 
 
-def _resources(options: Options, limits_swap: bool) -> dict[str, Any]:
-    """The limits asked for, with Docker's default of as much swap as memory where the kernel limits swap."""
-    resources = {**options.resources, "devices": _device_rules(options)}
-    memory = resources.get("memory", {})
-    if limits_swap and memory.get("limit") and not memory.get("swap"):
-        resources["memory"] = {**memory, "swap": 2 * memory["limit"]}
-    return resources
+def _resources(options: Options) -> dict[str, Any]:
+    return {**with_block_devices(options.resources, options.block_devices), "devices": _device_rules(options)}
 
 
 def _device_rules(options: Options) -> list[dict[str, Any]]:

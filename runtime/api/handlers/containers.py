@@ -140,8 +140,8 @@ async def create(engine: Engine, request: Request) -> Answer:
     host_config = _object(body, "HostConfig")
     networking = _object(body, "NetworkingConfig")
     config = {name: value for name, value in body.items() if name not in ("HostConfig", "NetworkingConfig")}
-    container = engine.containers.create(request.query.text("name"), config, host_config, networking)
-    return json_response({"Id": container.id, "Warnings": []}, 201)
+    container, warnings = engine.containers.create(request.query.text("name"), config, host_config, networking)
+    return json_response({"Id": container.id, "Warnings": warnings}, 201)
 
 
 def _object(body: dict[str, Any], name: str) -> dict[str, Any]:

@@ -52,6 +52,13 @@ HOST_CONFIG_DEFAULTS: dict[str, Any] = {
     "NanoCpus": 0,
     "CgroupParent": "",
     "BlkioWeight": 0,
+    "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": [],
+    "BlkioDeviceWriteBps": [],
+    "BlkioDeviceReadIOps": [],
+    "BlkioDeviceWriteIOps": [],
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
     "CpuPeriod": 0,
     "CpuQuota": 0,
     "CpusetCpus": "",
@@ -125,8 +132,6 @@ def host_config(container: Container) -> dict[str, Any]:
     merged["NetworkMode"] = container.options.network_mode
     for name in ("LogConfig", "RestartPolicy"):
         merged[name] = {**HOST_CONFIG_DEFAULTS[name], **{k: v for k, v in merged[name].items() if v}}
-    if merged["Memory"] and not merged["MemorySwap"]:
-        merged["MemorySwap"] = 2 * merged["Memory"]
     return merged
 
 

@@ -1,5 +1,6 @@
 """What a client asked for, in the engine's own words; see `request.parse`."""
 
+from runtime.engine.options.limits import merge_limits, verify_limits
 from runtime.engine.options.model import MountRequest, Options, PortRequest
 from runtime.engine.options.mounts import VOLUME_NAME, anonymous_volume_name
 from runtime.engine.options.ports import parse_port
@@ -12,7 +13,9 @@ __all__ = [
     "Options",
     "PortRequest",
     "anonymous_volume_name",
+    "merge_limits",
     "parse",
     "parse_port",
     "parse_signal",
+    "verify_limits",
 ]

@@ -57,6 +57,7 @@ class Options:
     exposed: list[str]
     mounts: list[MountRequest]
     resources: dict[str, Any]
+    block_devices: list[tuple[str, str, dict[str, int]]]  # see `resources.block_devices`
     read_only_root: bool
     init: bool
     auto_remove: bool

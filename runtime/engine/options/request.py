@@ -14,7 +14,7 @@ from runtime.engine.options.fields import ip, own_or
 from runtime.engine.options.model import Document, Options
 from runtime.engine.options.mounts import mounts
 from runtime.engine.options.ports import ports
-from runtime.engine.options.resources import resources, rlimit
+from runtime.engine.options.resources import block_devices, resources, rlimit
 from runtime.engine.options.security import capabilities, security_options
 from runtime.engine.options.signals import parse_signal
 from runtime.errors import InvalidParameter, NotSupported
@@ -24,15 +24,7 @@ DEFAULT_STOP_TIMEOUT_S = 10
 
 # HostConfig fields that later versions will honour: any value but an empty one is refused by name.
 REFUSED_HOST_FIELDS: dict[str, str] = {
-    "BlkioWeight": "--blkio-weight",
-    "BlkioWeightDevice": "--blkio-weight-device",
-    "BlkioDeviceReadBps": "--device-read-bps",
-    "BlkioDeviceWriteBps": "--device-write-bps",
-    "BlkioDeviceReadIOps": "--device-read-iops",
-    "BlkioDeviceWriteIOps": "--device-write-iops",
     "CgroupParent": "--cgroup-parent",
-    "CpuRealtimePeriod": "--cpu-rt-period",
-    "CpuRealtimeRuntime": "--cpu-rt-runtime",
     "DeviceCgroupRules": "--device-cgroup-rule",
     "DeviceRequests": "--gpus",
     "Links": "--link",
@@ -45,8 +37,6 @@ ONLY_VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "Isolation": ("--isolation", (None, "", "default")),
     "Runtime": ("--runtime", (None, "", "runc", "wherry")),
     "UsernsMode": ("--userns", (None, "", "host")),
-    "OomKillDisable": ("--oom-kill-disable", (None, False)),
-    "MemorySwappiness": ("--memory-swappiness", (None, -1)),
     "Cgroup": ("Cgroup", (None, "")),
 }
 RESTART_POLICIES = ("", "no")
@@ -79,6 +69,7 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         exposed=sorted({*(image.get("ExposedPorts") or {}), *(config.get("ExposedPorts") or {})}),
         mounts=mounts(config, host, image),
         resources=resources(host),
+        block_devices=block_devices(host),
         read_only_root=bool(host.get("ReadonlyRootfs")),
         init=bool(host.get("Init")),
         auto_remove=bool(host.get("AutoRemove")),

@@ -1,66 +1,94 @@
-"""Limits: memory, CPU, processes, ulimits."""
+"""Limits as OCI has them: memory, CPU, processes, block I/O, ulimits. What the host can do is checked in `limits`."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from typing import Any
 
-from runtime.engine.options.fields import amount
 from runtime.engine.options.model import Document
 from runtime.errors import InvalidParameter
+from runtime.oci.rlimits import RLIMITS
 
-MIN_MEMORY_BYTES = 6 << 20  # Docker's minimum
+CPU_PERIOD_US = 100_000
+_THROTTLES = (
+    ("BlkioDeviceReadBps", "throttleReadBpsDevice"),
+    ("BlkioDeviceWriteBps", "throttleWriteBpsDevice"),
+    ("BlkioDeviceReadIOps", "throttleReadIOPSDevice"),
+    ("BlkioDeviceWriteIOps", "throttleWriteIOPSDevice"),
+)
+INFINITE = 0xFFFFFFFFFFFFFFFF
 
 
 def resources(host: Document) -> dict[str, Any]:
-    """The OCI `linux.resources` object of the request's limits, without device rules."""
-    memory = amount(host, "Memory", "--memory")
-    if memory and memory < MIN_MEMORY_BYTES:
-        raise InvalidParameter(f"Minimum memory limit allowed is 6MB: --memory {memory} is less, give at least 6m")
-    reservation = amount(host, "MemoryReservation", "--memory-reservation")
-    if memory and reservation > memory:
-        raise InvalidParameter("Minimum memory limit can not be less than memory reservation limit")
-    swap = host.get("MemorySwap") or 0
-    if swap > 0 and not memory:
-        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit")
-    if swap > 0 and swap < memory:
-        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit")
-    limits = {
-        "limit": memory,
-        "reservation": reservation,
-        "swap": swap,
+    """The OCI `linux.resources` object of a verified HostConfig, without device rules."""
+    nano_cpus = host.get("NanoCpus") or 0
+    groups: dict[str, dict[str, Any]] = {
+        "memory": {
+            "limit": host.get("Memory"),
+            "reservation": host.get("MemoryReservation"),
+            "swap": host.get("MemorySwap"),
+            "disableOOMKiller": host.get("OomKillDisable"),
+            "kernelTCP": host.get("KernelMemoryTCP"),
+        },
+        "cpu": {
+            "shares": host.get("CpuShares"),
+            "quota": nano_cpus * CPU_PERIOD_US // 10**9 or host.get("CpuQuota"),
+            "period": CPU_PERIOD_US if nano_cpus else host.get("CpuPeriod"),
+            "realtimePeriod": host.get("CpuRealtimePeriod"),
+            "realtimeRuntime": host.get("CpuRealtimeRuntime"),
+            "cpus": host.get("CpusetCpus"),
+            "mems": host.get("CpusetMems"),
+        },
+        "pids": {"limit": host.get("PidsLimit") if (host.get("PidsLimit") or 0) > 0 else None},
+        "blockIO": {"weight": host.get("BlkioWeight")},
     }
-    cpu: dict[str, Any] = {
-        "shares": amount(host, "CpuShares", "--cpu-shares"),
-        "quota": host.get("CpuQuota") or 0,
-        "period": amount(host, "CpuPeriod", "--cpu-period"),
-        "cpus": host.get("CpusetCpus") or "",
-        "mems": host.get("CpusetMems") or "",
-    }
-    nano_cpus = amount(host, "NanoCpus", "--cpus")
-    if nano_cpus:
-        if cpu["quota"] or cpu["period"]:
-            raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
-        cpu["period"], cpu["quota"] = 100_000, nano_cpus // 10_000
-        if cpu["quota"] < 1000:
-            raise InvalidParameter("--cpus is too small: give at least 0.01")
-    pids = host.get("PidsLimit") or 0
-    resources: dict[str, Any] = {}
-    for name, values in (("memory", limits), ("cpu", cpu)):
+    found = {}
+    for name, values in groups.items():
         if kept := {key: value for key, value in values.items() if value}:
-            resources[name] = kept
-    if pids > 0:
-        resources["pids"] = {"limit": pids}
-    return resources
+            found[name] = kept
+    if host.get("MemorySwappiness") is not None:
+        found.setdefault("memory", {})["swappiness"] = host["MemorySwappiness"]
+    return found
+
+
+def block_devices(host: Document) -> list[tuple[str, str, dict[str, int]]]:
+    """(OCI field, path of the device, what else its entry has) for each limit on one device."""
+    found = [
+        ("weightDevice", device.get("Path") or "", {"weight": device.get("Weight") or 0})
+        for device in host.get("BlkioWeightDevice") or ()
+    ]
+    for name, field in _THROTTLES:
+        found += [
+            (field, device.get("Path") or "", {"rate": device.get("Rate") or 0}) for device in host.get(name) or ()
+        ]
+    return found
+
+
+def with_block_devices(resources: dict[str, Any], devices: Iterable[tuple[str, str, dict[str, int]]]) -> dict[str, Any]:
+    """`resources` with the devices looked up on this host; raises InvalidParameter for one that is not there."""
+    block_io = dict(resources.get("blockIO") or {})
+    for field, path, values in devices:
+        try:
+            number = os.stat(path).st_rdev
+        except OSError as error:
+            raise InvalidParameter(f"stat {path}: {(error.strerror or '').lower()}") from None
+        entry = {"major": os.major(number), "minor": os.minor(number), **values}
+        block_io[field] = [*block_io.get(field, ()), entry]
+    return {**resources, "blockIO": block_io} if block_io else resources
 
 
 def rlimit(limit: Document) -> dict[str, Any]:
-    name = str(limit.get("Name") or "").upper()
+    name = str(limit.get("Name") or "").lower().removeprefix("rlimit_")
+    if f"RLIMIT_{name.upper()}" not in RLIMITS:
+        raise InvalidParameter(f"invalid ulimit type: {name}")
     hard, soft = limit.get("Hard", -1), limit.get("Soft", -1)
+    if not isinstance(hard, int) or not isinstance(soft, int) or min(hard, soft) < -1:
+        raise InvalidParameter(f"invalid ulimit {name}: {soft}:{hard}: give whole numbers, or -1 for no limit")
     if hard != -1 and (soft == -1 or soft > hard):
         raise InvalidParameter(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
-    infinite = 0xFFFFFFFFFFFFFFFF
     return {
-        "type": name if name.startswith("RLIMIT_") else f"RLIMIT_{name}",
-        "hard": infinite if hard == -1 else hard,
-        "soft": infinite if soft == -1 else soft,
+        "type": f"RLIMIT_{name.upper()}",
+        "hard": INFINITE if hard == -1 else hard,
+        "soft": INFINITE if soft == -1 else soft,
     }
