@@ -12,7 +12,7 @@ from runtime.content.snapshots import OverlayRootfs
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
 from runtime.engine import files, spec_gen
 from runtime.engine.container import Container
-from runtime.engine.networks import Attachment
+from runtime.engine.networks import Membership
 from runtime.engine.settings import EngineSettings
 from runtime.engine.volumes import VolumeService
 from runtime.errors import InvalidParameter, NotSupported
@@ -44,16 +44,14 @@ class Bundles:
             raise NotSupported("--init needs an init program: install tini (on Debian: apt install tini)")
         return found
 
-    def write(self, container: Container, rootfs: OverlayRootfs, attachment: Attachment) -> dict[str, Any]:
+    def write(self, container: Container, rootfs: OverlayRootfs, member: Membership) -> dict[str, Any]:
         options, directory = container.options, container.directory
-        gateway = str(attachment.network.gateway) if attachment.network.gateway else None
-        own_network = attachment.network.driver != "host"
-        address = str(attachment.address) if attachment.address else None
+        own_network = not member.shares_host
         hostname = os.uname().nodename if options.uts_mode == "host" else container.hostname
         contents = {
             "hostname": f"{hostname}\n",
-            "hosts": files.hosts(options, hostname, address, gateway),
-            "resolv.conf": files.resolv_conf(options, own_network),
+            "hosts": files.hosts(options, hostname, member.addresses, member.host_gateway),
+            "resolv.conf": files.resolv_conf(options, own_network, member.resolver_address),
         }
         mounts = self._host_mounts(container)
         targets = {mount.target for mount in mounts}

@@ -55,7 +55,9 @@ class Container:
     directory: Path
     state: State = field(default_factory=State)
     volumes: dict[str, str] = field(default_factory=dict)  # mount target → volume name
-    network: dict[str, Any] | None = None  # the running container's attachment
+    # By network id: {name, config (EndpointConfig), endpoint (Attachment; None while it does not run)}.
+    networks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    published: list[list[Any]] = field(default_factory=list)  # PublishedPort documents, while it runs
     execs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

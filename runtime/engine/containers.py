@@ -151,7 +151,7 @@ class ContainerService:
                 dict(image.config.get("config") or {}),
                 self._settings.containers_dir / id,
             )
-            self._networks.check(container.options)
+            container.networks = self._networks.plan(container.options)
             spec_gen.effective_capabilities(container.options, container.options.privileged)
             self._bundles.init_program(container)
             rootfs = self._snapshots.prepare(id, image)
@@ -205,15 +205,15 @@ class ContainerService:
         options = container.options
         async with AsyncExitStack() as undo:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
-            attachment = await self._networks.connect(container.id, options)
-            undo.push_async_callback(self._networks.release, container.id)
-            spec = self._bundles.write(container, rootfs, attachment)
+            member = await self._networks.join(container)
+            undo.push_async_callback(self._networks.leave, container)
+            spec = self._bundles.write(container, rootfs, member)
             cgroup = self.cgroup_of(container)
             cgroup.create(spec["linux"]["resources"])
             undo.callback(cgroup.delete)
             extra_fds: dict[str, int] = {}
-            if attachment.sandbox:
-                extra_fds["netns"] = attachment.sandbox.fd
+            if member.sandbox:
+                extra_fds["netns"] = member.sandbox.fd
             cgroup_fd = cgroup.open_fd()
             if cgroup_fd is not None:
                 extra_fds["cgroup"] = cgroup_fd
@@ -244,9 +244,9 @@ class ContainerService:
                 if cgroup_fd is not None:
                     os.close(cgroup_fd)
             undo.pop_all()
-        if attachment.sandbox:  # the container's processes hold the namespace from here on
-            attachment.sandbox.close()
-            attachment.sandbox = None
+        if member.sandbox:  # the container's processes hold the namespace from here on
+            member.sandbox.close()
+            member.sandbox = None
         self._logs[container.id] = writer
         container.state = State(
             container.state.status,
@@ -254,7 +254,7 @@ class ContainerService:
             live.start_time,
             started_ns=time.time_ns(),
         )
-        container.network = attachment.to_document()
+        member.note()
         container.move("start")
         self._store.put("container", container.id, container.to_document())
         self.publish(container, "start")
@@ -277,8 +277,7 @@ class ContainerService:
         state.oom_killed = exit.oom_killed or _oom_killed(cgroup)
         if writer := self._logs.pop(container.id, None):
             writer.close()
-        await self._networks.release(container.id)
-        container.network = None
+        left = await self._networks.release(container.id)
         self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
         container.move("exit")
@@ -286,6 +285,7 @@ class ContainerService:
         if state.oom_killed:
             self.publish(container, "oom")
         self.publish(container, "die", exitCode=str(state.exit_code))
+        self._networks.announce_left(container, left)
         if container.options.auto_remove:
             self._spawn(self._auto_remove(container))
 

@@ -66,7 +66,7 @@ class Engine:
         self._exits.callback(self.images.close)
         self.snapshots = Snapshots(settings.data_root)
         self.volumes = VolumeService(settings.volumes_dir, self.store)
-        self.networks = NetworkService(settings, self.store)
+        self.networks = NetworkService(settings, self.store, self.events)
         self._exits.callback(self.networks.close)
         self.processes = ProcessTable(settings.run_dir)
         self._exits.callback(self.processes.close)
@@ -87,8 +87,7 @@ class Engine:
         self.containers.load()
         known = await self.processes.connect()
         running = self.containers.still_running(known)
-        self.networks.start((container.id, container.network) for container in running if container.network)
-        await self.networks.serve_ipv6()
+        await self.networks.start(running)
         await self.containers.reconcile(known)
         self._reaper = asyncio.create_task(self._reap())
 

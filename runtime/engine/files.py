@@ -1,10 +1,12 @@
 """The files an engine writes for a container: /etc/hostname, /etc/hosts and /etc/resolv.conf."""
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.engine.options import Options
 from runtime.errors import InvalidParameter
+from runtime.linux.netlink import IpAddress
 
 HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")  # the real servers behind a local stub
@@ -19,7 +21,7 @@ ff02::2\tip6-allrouters
 """
 
 
-def hosts(options: Options, hostname: str, address: str | None, host_gateway: str | None) -> str:
+def hosts(options: Options, hostname: str, addresses: Iterable[IpAddress], host_gateway: str | None) -> str:
     """/etc/hosts(5); `host_gateway` stands for the word `host-gateway` in `--add-host`."""
     lines = [LOCAL_HOSTS]
     for entry in options.extra_hosts:
@@ -35,14 +37,22 @@ def hosts(options: Options, hostname: str, address: str | None, host_gateway: st
         except ValueError:
             raise InvalidParameter(f'invalid IP address in add-host: "{target}"') from None
         lines.append(f"{target.strip('[]')}\t{name}\n")
-    if address:
+    for address in addresses:
         names = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
         lines.append(f"{address}\t{names}\n")
     return "".join(lines)
 
 
-def resolv_conf(options: Options, own_network: bool) -> str:
-    """resolv.conf(5): the host's, without servers a container of its own network cannot reach."""
+def external_servers(options: Options) -> list[str]:
+    """The name servers our resolver asks, from the host's namespace: the container's own, or the host's."""
+    return options.dns or _host_resolver(own_network=False)[0] or list(FALLBACK_NAMESERVERS)
+
+
+def resolv_conf(options: Options, own_network: bool, resolver: str | None = None) -> str:
+    """resolv.conf(5): the host's, without servers a container of its own network cannot reach.
+
+    `resolver` is the address of ours inside the container: then it is the only one named, with ndots:0 as Docker's.
+    """
     nameservers, search, resolver_options = _host_resolver(own_network)
     if options.dns:
         nameservers = options.dns
@@ -51,6 +61,10 @@ def resolv_conf(options: Options, own_network: bool) -> str:
     if options.dns_search:
         search = [] if options.dns_search == ["."] else options.dns_search
     resolver_options = options.dns_options or resolver_options
+    if resolver:
+        nameservers = [resolver]
+        if not any(option.startswith("ndots:") for option in resolver_options):
+            resolver_options = [*resolver_options, "ndots:0"]
     lines = [f"nameserver {server}\n" for server in nameservers]
     if search:
         lines.append(f"search {' '.join(search)}\n")

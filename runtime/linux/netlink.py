@@ -18,9 +18,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from types import TracebackType
 from typing import Self
+
+IpAddress = IPv4Address | IPv6Address
+IpInterface = IPv4Interface | IPv6Interface
+IpNetwork = IPv4Network | IPv6Network
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -54,6 +58,7 @@ RTM_NEWADDR = 20
 RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 
 IFF_UP = 0x1
@@ -61,6 +66,7 @@ IFF_UP = 0x1
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
+IFLA_LINK = 5
 IFLA_MASTER = 10
 IFLA_LINKINFO = 18
 IFLA_AF_SPEC = 26
@@ -70,6 +76,11 @@ IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
 IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_ISOLATED = 33
+IFLA_MACVLAN_MODE = 1
+IFLA_IPVLAN_MODE = 1
+IFLA_IPVLAN_FLAGS = 2
+IFLA_VLAN_ID = 1
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
 VETH_INFO_PEER = 1
@@ -77,6 +88,7 @@ VETH_INFO_PEER = 1
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
 IFA_BROADCAST = 4
+IFA_F_NODAD = 0x02
 
 RTA_DST = 1
 RTA_OIF = 4
@@ -84,6 +96,8 @@ RTA_GATEWAY = 5
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RT_SCOPE_NOWHERE = 255
 RTN_UNICAST = 1
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
@@ -212,6 +226,59 @@ def set_hairpin(name: str) -> Request:
     return Request(RTM_NEWLINK, body, 0, f"bridge port {name}")
 
 
+def set_isolated_port(name: str) -> Request:
+    """Let a bridge port exchange frames with the bridge itself only (IFLA_BRPORT_ISOLATED, Linux 4.18)."""
+    body = _link_named(name) + nested(
+        IFLA_LINKINFO,
+        attribute_text(IFLA_INFO_SLAVE_KIND, "bridge"),
+        nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_ISOLATED, b"\x01")),
+    )
+    return Request(RTM_NEWLINK, body, 0, f"bridge port {name}")
+
+
+# linux/if_link.h: enum macvlan_mode, enum ipvlan_mode and the IPVLAN_F_ flags.
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+
+
+def create_macvlan(name: str, parent_index: int, mode: str, netns_fd: int | None = None, mtu: int = 0) -> Request:
+    """`mode` is a key of MACVLAN_MODES; the link is made in the namespace of `netns_fd`, if one is given."""
+    data = attribute_u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode])
+    return _create_on_parent("macvlan", name, parent_index, data, netns_fd, mtu)
+
+
+def create_ipvlan(
+    name: str, parent_index: int, mode: str, flag: str = "bridge", netns_fd: int | None = None, mtu: int = 0
+) -> Request:
+    """`mode` is a key of IPVLAN_MODES, `flag` one of IPVLAN_FLAGS."""
+    data = attribute(IFLA_IPVLAN_MODE, struct.pack("=H", IPVLAN_MODES[mode]))
+    data += attribute(IFLA_IPVLAN_FLAGS, struct.pack("=H", IPVLAN_FLAGS[flag]))
+    return _create_on_parent("ipvlan", name, parent_index, data, netns_fd, mtu)
+
+
+def create_vlan(name: str, parent_index: int, vlan_id: int) -> Request:
+    """An 802.1Q sub-interface."""
+    data = attribute(IFLA_VLAN_ID, struct.pack("=H", vlan_id))
+    return _create_on_parent("vlan", name, parent_index, data, None, 0)
+
+
+def _create_on_parent(kind: str, name: str, parent_index: int, data: bytes, netns_fd: int | None, mtu: int) -> Request:
+    body = _link_named(name) + attribute_u32(IFLA_LINK, parent_index)
+    if netns_fd is not None:
+        body += attribute_u32(IFLA_NET_NS_FD, netns_fd)
+    if mtu:
+        body += attribute_u32(IFLA_MTU, mtu)
+    body += nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, kind), nested(IFLA_INFO_DATA, data))
+    return Request(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, f"{kind} {name}")
+
+
+def create_dummy(name: str) -> Request:
+    """An interface that reaches nothing: the parent of a network that has none."""
+    body = _link_named(name) + nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "dummy"))
+    return Request(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, f"dummy {name}")
+
+
 def set_no_ipv6_link_local(name: str) -> Request:
     """Give the link no fe80:: address when it comes up. EAFNOSUPPORT where the kernel has no IPv6."""
     body = _link_named(name) + nested(
@@ -226,32 +293,51 @@ def delete_link(name: str) -> Request:
     return Request(RTM_DELLINK, body, 0, f"link {name}")
 
 
-def add_address(link_index: int, address: IPv4Interface) -> Request:
-    """EEXIST if the link has it already."""
+def add_address(link_index: int, address: IpInterface) -> Request:
+    """EEXIST if the link has it already. An IPv6 address is used at once: nobody else is asked (IFA_F_NODAD)."""
+    flags = IFA_F_NODAD if address.version == 6 else 0
     body = (
-        _IFADDR.pack(socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, link_index)
+        _IFADDR.pack(_family(address), address.network.prefixlen, flags, RT_SCOPE_UNIVERSE, link_index)
         + attribute(IFA_LOCAL, address.ip.packed)
         + attribute(IFA_ADDRESS, address.ip.packed)
-        + attribute(IFA_BROADCAST, address.network.broadcast_address.packed)
     )
+    if address.version == 4:
+        body += attribute(IFA_BROADCAST, address.network.broadcast_address.packed)
     return Request(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, f"address {address}")
 
 
-def delete_address(link_index: int, address: IPv4Interface) -> Request:
-    body = _IFADDR.pack(socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, link_index) + attribute(
+def delete_address(link_index: int, address: IpInterface) -> Request:
+    body = _IFADDR.pack(_family(address), address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, link_index) + attribute(
         IFA_LOCAL, address.ip.packed
     )
     return Request(RTM_DELADDR, body, 0, f"address {address}")
 
 
-def add_default_route(link_index: int, gateway: IPv4Address) -> Request:
+def add_default_route(link_index: int, gateway: IPv4Address | IPv6Address) -> Request:
     """EEXIST if the main table has a default route of the same metric already."""
-    body = (
-        _RTMSG.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
-        + attribute(RTA_GATEWAY, gateway.packed)
-        + attribute_u32(RTA_OIF, link_index)
-    )
+    body = _default_route(_family(gateway), link_index) + attribute(RTA_GATEWAY, gateway.packed)
     return Request(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, f"default route via {gateway}")
+
+
+def add_default_route_by_link(link_index: int, version: int) -> Request:
+    """A default route with no gateway: everything is asked for on the link itself (ipvlan in mode l3)."""
+    body = _default_route(socket.AF_INET6 if version == 6 else socket.AF_INET, link_index, RT_SCOPE_LINK)
+    return Request(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, f"default route by link {link_index}")
+
+
+def delete_default_route(link_index: int, version: int) -> Request:
+    """The link's default route of IP version 4 or 6; ESRCH if it has none."""
+    body = _default_route(socket.AF_INET6 if version == 6 else socket.AF_INET, link_index, RT_SCOPE_NOWHERE)
+    return Request(RTM_DELROUTE, body, 0, f"default route by link {link_index}")
+
+
+def _default_route(family: int, link_index: int, scope: int = RT_SCOPE_UNIVERSE) -> bytes:
+    header = _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    return header + attribute_u32(RTA_OIF, link_index)
+
+
+def _family(address: IpAddress | IpInterface) -> int:
+    return socket.AF_INET6 if address.version == 6 else socket.AF_INET
 
 
 def _link_named(name: str, flags: int = 0, change: int = 0) -> bytes:
@@ -355,24 +441,33 @@ class NetlinkSocket:
         return _parse_link(self._get(Request(RTM_GETLINK, body, 0, f"link {name}")))
 
     def addresses(self, link_index: int) -> list[IPv4Interface]:
-        found = []
-        for body in self.dump(Request(RTM_GETADDR, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0), 0, "addresses")):
+        return [IPv4Interface(found) for found in self._addresses(socket.AF_INET, link_index)]
+
+    def ipv6_addresses(self, link_index: int) -> list[IPv6Interface]:
+        return [IPv6Interface(found) for found in self._addresses(socket.AF_INET6, link_index)]
+
+    def _addresses(self, family: int, link_index: int) -> Iterator[tuple[bytes, int]]:
+        """Packed address and prefix length; IPv6 has no IFA_LOCAL."""
+        for body in self.dump(Request(RTM_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0), 0, "addresses")):
             _, prefix_length, _, _, index = _IFADDR.unpack_from(body)
             if index == link_index:
-                local = parse_attributes(body[_IFADDR.size :])[IFA_LOCAL]
-                found.append(IPv4Interface((local, prefix_length)))
-        return found
+                found = parse_attributes(body[_IFADDR.size :])
+                yield found.get(IFA_LOCAL) or found[IFA_ADDRESS], prefix_length
 
     def routed_networks(self) -> list[IPv4Network]:
         """Destinations of all IPv4 unicast routes, of whatever table; 0.0.0.0/0 is left out."""
-        wanted = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        found = []
+        return [IPv4Network(found) for found in self._destinations(socket.AF_INET)]
+
+    def routed_ipv6_networks(self) -> list[IPv6Network]:
+        return [IPv6Network(found) for found in self._destinations(socket.AF_INET6)]
+
+    def _destinations(self, family: int) -> Iterator[tuple[bytes, int]]:
+        wanted = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         for body in self.dump(Request(RTM_GETROUTE, wanted, 0, "routes")):
             _, prefix_length, _, _, _, _, _, kind, _ = _RTMSG.unpack_from(body)
             destination = parse_attributes(body[_RTMSG.size :]).get(RTA_DST)
             if kind == RTN_UNICAST and destination is not None:
-                found.append(IPv4Network((destination, prefix_length)))
-        return found
+                yield destination, prefix_length
 
     def _get(self, request: Request) -> bytes:
         sequence = self._next_sequence()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from runtime.errors import Conflict, InvalidParameter
-from runtime.linux.netlink import NetlinkSocket
+from runtime.linux.netlink import IpAddress, IpNetwork, NetlinkSocket
 from runtime.network.faults import kernel_faults_explained
 
 
@@ -38,54 +39,73 @@ def host_networks() -> list[IPv4Network]:
 class AddressPool:
     """The addresses of one subnet. Pure bookkeeping, one caller at a time.
 
-    Addresses are handed out in turn, not lowest first, so that one just released rests as long as possible:
-    others may still have its last owner in their ARP caches.
+    The lowest free address is handed out, so a container that is restarted mostly gets its own again. Whoever gets
+    an address that was another's a moment ago announces itself (sandbox.py), so no ARP cache goes stale.
     """
 
     def __init__(
         self,
-        subnet: IPv4Network,
-        gateway: IPv4Address,
-        reserved: Iterable[IPv4Address] = (),
-        ip_range: IPv4Network | None = None,
+        subnet: IpNetwork,
+        gateway: IpAddress | None,
+        reserved: Iterable[IpAddress] = (),
+        ip_range: IpNetwork | None = None,
     ) -> None:
         """`ip_range` narrows what is handed out unasked; any address of the subnet may still be asked for."""
-        if gateway not in subnet:
+        if gateway is not None and gateway not in subnet:
             raise InvalidParameter(f"The gateway {gateway} is outside the subnet {subnet}.")
-        if ip_range is not None and not ip_range.subnet_of(subnet):
+        if ip_range is not None and not _is_part(ip_range, subnet):
             raise InvalidParameter(f"The IP range {ip_range} is outside the subnet {subnet}.")
         self.subnet = subnet
         self._range = ip_range or subnet
-        self._unusable = {gateway, *reserved}
-        if subnet.prefixlen < 31:
+        self._unusable: set[IpAddress] = set(reserved)
+        if gateway is not None:
+            self._unusable.add(gateway)
+        if subnet.version == 6 and subnet.prefixlen < 127:
+            self._unusable.add(subnet.network_address)  # the subnet-router anycast address
+        elif subnet.version == 4 and subnet.prefixlen < 31:
             self._unusable |= {subnet.network_address, subnet.broadcast_address}
-        self._allocated: set[IPv4Address] = set()
-        self._next_offset = 0
+        self._allocated: set[IpAddress] = set()
+        self._next_offset = 0  # every free address below it is in `_released`
+        self._released: list[int] = []  # a heap of offsets; may hold some that were asked for since
 
-    def allocate(self, wanted: IPv4Address | None = None) -> IPv4Address:
+    def allocate(self, wanted: IpAddress | None = None) -> IpAddress:
         """Raises Conflict if `wanted` is taken or nothing is left, InvalidParameter if it is elsewhere."""
         address = self._next_free() if wanted is None else self._check_wanted(wanted)
         self._allocated.add(address)
         return address
 
-    def release(self, address: IPv4Address) -> None:
-        """No error if it was not allocated."""
-        self._allocated.discard(address)
+    def keep(self, address: IpAddress) -> None:
+        """Note an address in use since before; no error if it is noted already."""
+        self._allocated.add(address)
 
-    def _next_free(self) -> IPv4Address:
+    def release(self, address: IpAddress) -> None:
+        """No error if it was not allocated."""
+        if address in self._allocated:
+            self._allocated.discard(address)
+            offset = int(address) - int(self._range.network_address)
+            if 0 <= offset < self._next_offset:
+                heapq.heappush(self._released, offset)
+
+    def _next_free(self) -> IpAddress:
+        while self._released:
+            address = self._range[heapq.heappop(self._released)]
+            if self._is_free(address):
+                return address
         size = self._range.num_addresses
-        for step in range(size):
-            offset = (self._next_offset + step) % size
-            address = self._range[offset]
-            if address not in self._allocated and address not in self._unusable:
-                self._next_offset = offset + 1
+        while self._next_offset < size:
+            address = self._range[self._next_offset]
+            self._next_offset += 1
+            if self._is_free(address):
                 return address
         raise Conflict(
-            f"No available IPv4 addresses in {self._range}: remove containers from the network, "
-            "or make a network with a larger subnet."
+            f"no available IPv{self.subnet.version} addresses on this network's address pools: {self._range} is full; "
+            "remove containers from the network, or make a network with a larger subnet"
         )
 
-    def _check_wanted(self, wanted: IPv4Address) -> IPv4Address:
+    def _is_free(self, address: IpAddress) -> bool:
+        return address not in self._allocated and address not in self._unusable
+
+    def _check_wanted(self, wanted: IpAddress) -> IpAddress:
         if wanted not in self.subnet:
             raise InvalidParameter(f"The address {wanted} is outside the network's subnet {self.subnet}.")
         if wanted in self._unusable:
@@ -93,3 +113,7 @@ class AddressPool:
         if wanted in self._allocated:
             raise Conflict(f"Address already in use: {wanted} belongs to another container; choose another.")
         return wanted
+
+
+def _is_part(inner: IpNetwork, outer: IpNetwork) -> bool:
+    return inner.version == outer.version and inner.network_address in outer and inner.prefixlen >= outer.prefixlen

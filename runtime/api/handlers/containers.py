@@ -12,18 +12,10 @@ from runtime.api.router import Route, empty_response, json_response
 from runtime.engine.container import Container
 from runtime.engine.containers import WaitCondition
 from runtime.engine.engine import Engine
-from runtime.engine.networks import Network
 from runtime.errors import InvalidParameter, NotFound
 
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 FILTERS = {"ancestor", "exited", "id", "label", "name", "network", "status", "volume"}
-
-
-def _network_of(engine: Engine, container: Container) -> Network | None:
-    try:
-        return engine.networks.find(container.options.network_mode)
-    except NotFound:
-        return None
 
 
 # --- list and inspect
@@ -45,14 +37,13 @@ async def list_containers(engine: Engine, request: Request) -> Answer:
 
 def _matches(engine: Engine, container: Container, filters: dict[str, list[str]]) -> bool:
     labels = container.options.labels
-    network = _network_of(engine, container)
     tests: dict[str, Callable[[str], bool]] = {
         "id": lambda value: container.id.startswith(value),
         "name": lambda value: value.removeprefix("/") in container.name,
         "status": lambda value: container.state.status == value,
         "exited": lambda value: container.state.status == "exited" and str(container.state.exit_code) == value,
         "label": lambda value: _has_label(labels, value),
-        "network": lambda value: network is not None and value in (network.name, network.id),
+        "network": lambda value: _is_on(container, value),
         "volume": lambda value: value in container.volumes.values() or value in container.volumes,
         "ancestor": lambda value: _descends(engine, container, value),
     }
@@ -61,6 +52,10 @@ def _matches(engine: Engine, container: Container, filters: dict[str, list[str]]
         for name, values in filters.items()
         if values
     )
+
+
+def _is_on(container: Container, network: str) -> bool:
+    return any(network in (id, document["name"]) for id, document in container.networks.items())
 
 
 def _has_label(labels: dict[str, str], wanted: str) -> bool:
@@ -76,8 +71,7 @@ def _descends(engine: Engine, container: Container, image: str) -> bool:
 
 
 def _summary(engine: Engine, container: Container) -> dict[str, Any]:
-    network = _network_of(engine, container)
-    attachment = engine.networks.attachment(container.id)
+    member = engine.networks.membership(container.id)
     return {
         "Id": container.id,
         "Names": [f"/{container.name}"],
@@ -85,20 +79,19 @@ def _summary(engine: Engine, container: Container) -> dict[str, Any]:
         "ImageID": container.image_id,
         "Command": " ".join(container.options.args),
         "Created": container.created_ns // 1_000_000_000,
-        "Ports": wire.ports_summary(attachment, container),
+        "Ports": wire.ports_summary(member, container),
         "Labels": container.options.labels,
         "State": container.state.status,
         "Status": wire.status_text(container.state),
         "HostConfig": {"NetworkMode": container.options.network_mode},
-        "NetworkSettings": {"Networks": {network.name: wire.endpoint(attachment, network)} if network else {}},
+        "NetworkSettings": {"Networks": wire.endpoints(container, member)},
         "Mounts": wire.mounts(container, {volume.name: volume for volume in engine.volumes.all()}),
     }
 
 
 async def inspect(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
-    network = _network_of(engine, container)
-    attachment = engine.networks.attachment(container.id)
+    member = engine.networks.membership(container.id)
     document: dict[str, Any] = {
         "Id": container.id,
         "Created": wire.timestamp(container.created_ns),
@@ -122,7 +115,7 @@ async def inspect(engine: Engine, request: Request) -> Answer:
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": wire.mounts(container, {volume.name: volume for volume in engine.volumes.all()}),
         "Config": wire.config(container),
-        "NetworkSettings": wire.network_settings(container, attachment, network) if network else {},
+        "NetworkSettings": wire.network_settings(container, member),
     }
     if request.query.flag("size"):
         document["SizeRw"] = await asyncio.to_thread(engine.snapshots.usage, container.id)

@@ -17,7 +17,7 @@ async def list_networks(engine: Engine, request: Request) -> Answer:
     if unknown := set(filters) - FILTERS:
         raise InvalidParameter(f"invalid filter '{min(unknown)}'")
     return json_response(
-        [wire.network(network, {}, {}) for network in engine.networks.all() if _matches(network, filters)]
+        [wire.network_summary(network) for network in engine.networks.all() if _matches(network, filters)]
     )
 
 
@@ -32,8 +32,7 @@ def _matches(network: Network, filters: dict[str, list[str]]) -> bool:
 
 async def inspect(engine: Engine, request: Request) -> Answer:
     network = engine.networks.find(request.params["id"])
-    names = {container.id: container.name for container in engine.containers.all()}
-    return json_response(wire.network(network, engine.networks.connected(network), names))
+    return json_response(wire.network(network, engine.networks.members(network)))
 
 
 ROUTES: list[Route] = [

@@ -11,14 +11,14 @@ from runtime.api.wire.containers import (
     status_text,
 )
 from runtime.api.wire.images import image_inspect, image_summary
-from runtime.api.wire.networks import endpoint, network
+from runtime.api.wire.networks import endpoints, network, network_summary
 from runtime.api.wire.system import event, volume
 from runtime.api.wire.times import NEVER, human_duration, parse_timestamp, timestamp
 
 __all__ = [
     "NEVER",
     "config",
-    "endpoint",
+    "endpoints",
     "event",
     "exec_inspect",
     "host_config",
@@ -28,6 +28,7 @@ __all__ = [
     "mounts",
     "network",
     "network_settings",
+    "network_summary",
     "parse_timestamp",
     "ports_summary",
     "state",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from runtime.api.wire.networks import endpoint
+from runtime.api.wire.networks import endpoints, sandbox_id
 from runtime.api.wire.times import human_duration, timestamp
 from runtime.engine.container import Container, State
 from runtime.engine.execs import Exec
-from runtime.engine.networks import Attachment, Network, PublishedPort
+from runtime.engine.networks import Membership, PublishedPort
 from runtime.engine.options import MountRequest
 from runtime.engine.volumes import Volume
 
@@ -155,41 +155,41 @@ def _mount(request: MountRequest, volume: Volume | None) -> dict[str, Any]:
     return shown
 
 
-def network_settings(container: Container, attachment: Attachment | None, network: Network) -> dict[str, Any]:
-    shown = endpoint(attachment, network)
+def network_settings(container: Container, member: Membership | None) -> dict[str, Any]:
+    networks = endpoints(container, member)
+    legacy = networks.get("bridge") if container.options.network_mode == "bridge" else None
     ports: dict[str, Any] = dict.fromkeys(container.options.exposed)
-    for bound in attachment.ports if attachment else []:
+    for bound in member.published.ports if member else []:
         key = f"{bound.container_port}/{bound.protocol}"
         ports[key] = (ports.get(key) or []) + [
             {"HostIp": address, "HostPort": str(bound.host_port)} for address in _addresses(bound)
         ]
-    is_bridge = network.driver == "bridge"
     return {
         "Bridge": "",
-        "SandboxID": attachment.endpoint_id if attachment else "",
+        "SandboxID": sandbox_id(member),
         "SandboxKey": f"/proc/{container.state.pid}/ns/net" if container.state.pid else "",
-        "Ports": ports if attachment or container.options.exposed else {},
+        "Ports": ports if member else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,
-        **{
-            name: shown[name]
-            for name in (
-                "EndpointID",
-                "Gateway",
-                "GlobalIPv6Address",
-                "GlobalIPv6PrefixLen",
-                "IPAddress",
-                "IPPrefixLen",
-                "IPv6Gateway",
-                "MacAddress",
-            )
-            if is_bridge or isinstance(shown[name], str)
-        },
-        "Networks": {network.name: shown},
+        # Those of the default bridge, as in the days of one network only.
+        **{name: legacy[name] if legacy else empty for name, empty in LEGACY_SETTINGS.items()},
+        "Networks": networks,
     }
+
+
+LEGACY_SETTINGS: dict[str, Any] = {
+    "EndpointID": "",
+    "Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+    "IPAddress": "",
+    "IPPrefixLen": 0,
+    "IPv6Gateway": "",
+    "MacAddress": "",
+}
 
 
 def _addresses(bound: PublishedPort) -> list[str]:
@@ -198,10 +198,10 @@ def _addresses(bound: PublishedPort) -> list[str]:
     return [address, "::"] if address == "0.0.0.0" and bound.protocol == "tcp" else [address]
 
 
-def ports_summary(attachment: Attachment | None, container: Container) -> list[dict[str, Any]]:
+def ports_summary(member: Membership | None, container: Container) -> list[dict[str, Any]]:
     summary: list[dict[str, Any]] = []
     published = set()
-    for bound in attachment.ports if attachment else []:
+    for bound in member.published.ports if member else []:
         published.add(f"{bound.container_port}/{bound.protocol}")
         for address in _addresses(bound):
             summary.append(
@@ -212,7 +212,7 @@ def ports_summary(attachment: Attachment | None, container: Container) -> list[d
                     "Type": bound.protocol,
                 }
             )
-    if attachment:
+    if member:
         for exposed in container.options.exposed:
             port, _, protocol = exposed.partition("/")
             if f"{port}/{protocol or 'tcp'}" not in published:

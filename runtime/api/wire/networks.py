@@ -2,63 +2,115 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from runtime.api.wire.times import timestamp
-from runtime.engine.networks import Attachment, Network
+from runtime.engine.container import Container
+from runtime.engine.networks import Attachment, Membership, Network, Subnet, dns_names
+from runtime.engine.options import EndpointConfig
 
 
-def endpoint(attachment: Attachment | None, network: Network) -> dict[str, Any]:
-    """EndpointSettings; empty values for a container that does not run."""
-    connected = attachment is not None and attachment.address is not None
+def endpoints(container: Container, member: Membership | None) -> dict[str, Any]:
+    """NetworkSettings.Networks: every network of the container by name, its addresses while it runs."""
+    attachments = member.attachments if member else {}
     return {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": None,
-        "MacAddress": attachment.mac if attachment else "",
-        "DriverOpts": None,
-        "GwPriority": 0,
-        "NetworkID": network.id if attachment else "",
-        "EndpointID": attachment.endpoint_id if attachment else "",
-        "Gateway": str(network.gateway) if connected else "",
-        "IPAddress": str(attachment.address) if connected and attachment else "",
-        "IPPrefixLen": network.subnet.prefixlen if connected and network.subnet else 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
+        document["name"]: _endpoint(container, id, document, attachments.get(id))
+        for id, document in container.networks.items()
     }
 
 
-def network(network: Network, connected: dict[str, Attachment], names: dict[str, str]) -> dict[str, Any]:
-    ipam = [{"Subnet": str(network.subnet), "Gateway": str(network.gateway)}] if network.subnet else []
-    is_bridge = network.driver == "bridge"
+def _endpoint(
+    container: Container, network_id: str, document: dict[str, Any], attachment: Attachment | None
+) -> dict[str, Any]:
+    """EndpointSettings; empty values for a container that does not run."""
+    config = EndpointConfig.from_document(document["config"])
+    ipv4 = attachment.ipv4 if attachment else None
+    ipv6 = attachment.ipv6 if attachment else None
+    user_defined = document["name"] not in ("bridge", "host", "none")
+    return {
+        "IPAMConfig": _ipam_config(config) if user_defined else None,
+        "Links": list(config.links) or None,
+        "Aliases": list(config.aliases) or None,
+        "MacAddress": (attachment.mac if attachment else "") or config.mac_address,
+        "DriverOpts": config.driver_opts or None,
+        "GwPriority": config.gw_priority,
+        "NetworkID": attachment.network.id if attachment else network_id if user_defined else "",
+        "EndpointID": attachment.endpoint_id if attachment else "",
+        "Gateway": _gateway(attachment, 4) if ipv4 else "",
+        "IPAddress": str(ipv4.ip) if ipv4 else "",
+        "IPPrefixLen": ipv4.network.prefixlen if ipv4 else 0,
+        "IPv6Gateway": _gateway(attachment, 6) if ipv6 else "",
+        "GlobalIPv6Address": str(ipv6.ip) if ipv6 else "",
+        "GlobalIPv6PrefixLen": ipv6.network.prefixlen if ipv6 else 0,
+        "DNSNames": list(dns_names(container, config)) if user_defined else None,
+    }
+
+
+def _ipam_config(config: EndpointConfig) -> dict[str, Any]:
+    wanted = {"IPv4Address": config.ipv4, "IPv6Address": config.ipv6, "LinkLocalIPs": list(config.link_local)}
+    return {name: value for name, value in wanted.items() if value}
+
+
+def _gateway(attachment: Attachment | None, version: int) -> str:
+    if attachment is None or attachment.network.internal:
+        return ""
+    return str(attachment.network.gateway(version) or "")
+
+
+def sandbox_id(member: Membership | None) -> str:
+    """A name for the container's network namespace, made of its endpoints'."""
+    if member is None:
+        return ""
+    ids = "".join(attachment.endpoint_id for attachment in member.attachments.values())
+    return hashlib.sha256(f"{member.container.id}{ids[:64]}".encode()).hexdigest()
+
+
+def network_summary(network: Network) -> dict[str, Any]:
     return {
         "Name": network.name,
         "Id": network.id,
         "Created": timestamp(network.created_ns),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": ipam},
-        "Internal": False,
-        "Attachable": False,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": {
-            id: {
-                "Name": names.get(id, ""),
-                "EndpointID": attachment.endpoint_id,
-                "MacAddress": attachment.mac,
-                "IPv4Address": f"{attachment.address}/{network.subnet.prefixlen}"
-                if attachment.address and network.subnet
-                else "",
-                "IPv6Address": "",
-            }
-            for id, attachment in connected.items()
+        "EnableIPv4": network.enable_ipv4,
+        "EnableIPv6": network.enable_ipv6,
+        "IPAM": {
+            "Driver": network.ipam_driver,
+            "Options": network.ipam_options or None,
+            "Config": [_subnet(subnet) for subnet in network.subnets],
         },
-        "Options": {"com.docker.network.bridge.name": network.bridge} if is_bridge else {},
-        "Labels": {},
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
+        "Containers": {},
+        "Options": network.options,
+        "Labels": network.labels,
     }
+
+
+def network(network: Network, members: dict[str, Membership]) -> dict[str, Any]:
+    containers = {}
+    for id, member in members.items():
+        attachment = member.attachments[network.id]
+        containers[id] = {
+            "Name": member.container.name,
+            "EndpointID": attachment.endpoint_id,
+            "MacAddress": attachment.mac,
+            "IPv4Address": str(attachment.ipv4 or ""),
+            "IPv6Address": str(attachment.ipv6 or ""),
+        }
+    return network_summary(network) | {"Containers": containers}
+
+
+def _subnet(subnet: Subnet) -> dict[str, Any]:
+    shown: dict[str, Any] = {"Subnet": str(subnet.subnet)}
+    if subnet.ip_range:
+        shown["IPRange"] = str(subnet.ip_range)
+    if subnet.gateway:
+        shown["Gateway"] = str(subnet.gateway)
+    if subnet.auxiliary:
+        shown["AuxiliaryAddresses"] = {name: str(address) for name, address in subnet.auxiliary.items()}
+    return shown

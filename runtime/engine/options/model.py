@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Document = Mapping[str, Any]
@@ -36,6 +36,31 @@ class PortRequest:
 
 
 @dataclass(frozen=True)
+class EndpointConfig:
+    """What a container wants on one network; kept while it is stopped. Empty: the network chooses."""
+
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    ipv4: str = ""
+    ipv6: str = ""
+    link_local: tuple[str, ...] = ()
+    mac_address: str = ""
+    driver_opts: dict[str, str] = field(default_factory=dict)
+    gw_priority: int = 0
+
+    def to_document(self) -> dict[str, Any]:
+        """Only what is set: most containers ask for nothing."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> EndpointConfig:
+        tuples: dict[str, Any] = {
+            name: tuple(document[name]) for name in ("aliases", "links", "link_local") if name in document
+        }
+        return cls(**{**document, **tuples})
+
+
+@dataclass(frozen=True)
 class Options:
     """Everything the engine acts on, in its own words."""
 
@@ -51,8 +76,7 @@ class Options:
     domainname: str
     labels: dict[str, str]
     network_mode: str
-    static_ip: str
-    mac_address: str
+    endpoints: dict[str, EndpointConfig]  # by the network's name or id as the client wrote it
     ports: list[PortRequest]
     exposed: list[str]
     mounts: list[MountRequest]

@@ -13,6 +13,7 @@ from typing import Any
 from runtime.engine.options.fields import ip, own_or
 from runtime.engine.options.model import Document, Options
 from runtime.engine.options.mounts import mounts
+from runtime.engine.options.networks import endpoints, network_mode
 from runtime.engine.options.ports import ports
 from runtime.engine.options.resources import block_devices, resources, rlimit
 from runtime.engine.options.security import capabilities, security_options
@@ -47,7 +48,7 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
     """Merge a create request with its image's config; raises InvalidParameter or NotSupported."""
     _refuse(config, host)
     env = _merge_env(image.get("Env") or [], config.get("Env") or [])
-    endpoint = _endpoint(networking, host)
+    mode = network_mode(host)
     security = security_options(host.get("SecurityOpt") or [])
     rows, columns = (host.get("ConsoleSize") or [0, 0])[:2]
     return Options(
@@ -62,9 +63,8 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         hostname=_hostname(config.get("Hostname") or ""),
         domainname=config.get("Domainname") or "",
         labels={**(image.get("Labels") or {}), **(config.get("Labels") or {})},
-        network_mode=_network_mode(host.get("NetworkMode") or ""),
-        static_ip=((endpoint.get("IPAMConfig") or {}).get("IPv4Address")) or "",
-        mac_address=endpoint.get("MacAddress") or config.get("MacAddress") or "",
+        network_mode=mode,
+        endpoints=endpoints(config, networking, mode),
         ports=ports(config, host, image),
         exposed=sorted({*(image.get("ExposedPorts") or {}), *(config.get("ExposedPorts") or {})}),
         mounts=mounts(config, host, image),
@@ -167,18 +167,6 @@ def _hostname(name: str) -> str:
     if len(name) > 63 or not re.fullmatch(r"[A-Za-z0-9]?[A-Za-z0-9._-]*", name):
         raise InvalidParameter(f"invalid hostname {name!r}: up to 63 letters, digits, '-' and '.' are allowed")
     return name
-
-
-def _network_mode(mode: str) -> str:
-    return "bridge" if mode in ("", "default") else mode
-
-
-def _endpoint(networking: Document, host: Document) -> Document:
-    endpoints = networking.get("EndpointsConfig") or {}
-    mode = host.get("NetworkMode") or "default"
-    if len(endpoints) > 1:
-        raise NotSupported("more than one network at create is not supported by this version of Wherry")
-    return endpoints.get(mode) or endpoints.get(_network_mode(mode)) or {}
 
 
 def _stop_timeout(value: Any) -> int:
