@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ class UnixConnection(http.client.HTTPConnection):
 class RunningEngine:
     """`wherryd` on directories of its own; `close()` shuts it down and fails if anything is left."""
 
-    def __init__(self, root: Path, *arguments: str) -> None:
+    def __init__(self, root: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self.data_root = root / "data"
         self.run_dir = root / "run"
         self.socket = self.run_dir / "docker.sock"
         self._arguments = arguments
+        self._prefix = prefix
         self.process = self._start()
 
     @property
@@ -48,7 +50,7 @@ class RunningEngine:
         return str(self.get("/info")["ID"])
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "runtime", "daemon", "--data-root", str(self.data_root)]
+        command = [*self._prefix, sys.executable, "-m", "runtime", "daemon", "--data-root", str(self.data_root)]
         command += ["--run-dir", str(self.run_dir), "--host", self.host, *self._arguments]
         self.data_root.parent.mkdir(parents=True, exist_ok=True)
         with (self.data_root.parent / "wherryd.log").open("ab") as log:

@@ -10,18 +10,22 @@ import asyncio
 import contextlib
 import json
 import logging
+import select
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import h11
 
-from runtime.errors import InvalidParameter
+from runtime.errors import Cancelled, InvalidParameter
 
 log = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 1 << 20  # what Go's net/http allows; X-Registry-Config can be long
 MAX_JSON_BYTES = 16 << 20
+HEADER_TIMEOUT_S = 30  # from a request's first byte to the end of its headers; an idle connection may stay for ever
+JSON_TIMEOUT_S = 60  # for a JSON body; archives may take their time
 READ_BYTES = 1 << 16
 LINGER_S = 1
 Headers = list[tuple[str, str]]
@@ -37,14 +41,22 @@ class Response:
 
 
 class StreamResponse:
-    """A status sent at once and chunks sent as the iterator gives them, until it ends or the client goes."""
+    """A status sent at once and chunks sent as the iterator gives them, until it ends or the client goes.
+
+    `dropped`: when it resolves the connection is cut, even if the client reads nothing.
+    """
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], status: int = 200, headers: Mapping[str, str] | None = None
+        self,
+        chunks: AsyncIterator[bytes],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        dropped: asyncio.Future[None] | None = None,
     ) -> None:
         self.status = status
         self.chunks = chunks
         self.headers = dict(headers or {})
+        self.dropped = dropped
 
 
 class Hijacked:
@@ -90,10 +102,17 @@ class Query:
         if not text:
             return {}
         try:
-            raw = json.loads(text)
-            return {name: list(values) for name, values in raw.items()}
-        except (ValueError, AttributeError, TypeError):
+            return {name: _filter_values(values) for name, values in json.loads(text).items()}
+        except (ValueError, AttributeError):
             raise InvalidParameter(f"invalid filter {text!r}: a JSON object of lists is needed") from None
+
+
+def _filter_values(values: Any) -> list[str]:
+    if isinstance(values, dict):
+        return [str(value) for value, wanted in values.items() if wanted]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError
+    return values
 
 
 class Request:
@@ -116,28 +135,43 @@ class Request:
         async for chunk in self._connection.body():
             yield chunk
 
-    async def body(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in self.body_chunks():
-            size += len(chunk)
-            if size > MAX_JSON_BYTES:
-                raise InvalidParameter(f"request body is larger than {MAX_JSON_BYTES} bytes")
-            parts.append(chunk)
-        return b"".join(parts)
-
     async def json(self) -> dict[str, Any]:
-        """The body as a JSON object, `{}` for an empty one; raises InvalidParameter."""
-        raw = await self.body()
-        if not raw.strip():
+        """The body as a JSON object, `{}` for an empty one; raises InvalidParameter in moby's words."""
+        if not _has_body(self.headers):
             return {}
+        _check_json(self.headers.get("content-type", ""))
+        declared = self.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > MAX_JSON_BYTES:
+            raise InvalidParameter(_TOO_LARGE)
+        raw = await self._whole_body()
+        if not raw.strip():
+            raise InvalidParameter("invalid JSON: got EOF while reading request body")
         try:
             value = json.loads(raw)
+        except RecursionError:
+            raise InvalidParameter("invalid JSON: it is nested too deeply") from None
         except ValueError as error:
-            raise InvalidParameter(f"invalid JSON in the request body: {error}") from None
+            if str(error).startswith("Extra data"):
+                raise InvalidParameter("unexpected content after JSON") from None
+            raise InvalidParameter(f"invalid JSON: {error}") from None
+        if value is None:
+            return {}
         if not isinstance(value, dict):
-            raise InvalidParameter("invalid JSON in the request body: an object is needed")
+            raise InvalidParameter("invalid JSON: an object is needed")
         return value
+
+    async def _whole_body(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in self._connection.body(JSON_TIMEOUT_S):
+                size += len(chunk)
+                if size > MAX_JSON_BYTES:
+                    raise InvalidParameter(_TOO_LARGE)
+                parts.append(chunk)
+        except TimeoutError:
+            raise InvalidParameter(f"the request body did not arrive within {JSON_TIMEOUT_S} seconds") from None
+        return b"".join(parts)
 
     async def hijack(self, content_type: str) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
         """Take the connection: answers 101 if the client asked to upgrade, else 200.
@@ -149,18 +183,31 @@ class Request:
         lines.append(b"Content-Type: " + content_type.encode("ascii"))
         if upgrade:
             lines += [b"Connection: Upgrade", b"Upgrade: tcp"]
+        lines += [f"{name}: {value}".encode("ascii") for name, value in self._connection.headers]
         return await self._connection.hijack(b"\r\n".join(lines) + b"\r\n\r\n")
+
+
+_TOO_LARGE = f"request body is larger than {MAX_JSON_BYTES >> 20} MiB, which no JSON request needs"
+
+
+def _check_json(media_type: str) -> None:
+    """moby's httputils.CheckForJSON."""
+    if not media_type.strip():
+        raise InvalidParameter("malformed Content-Type header (): mime: no media type")
+    if media_type.partition(";")[0].strip().lower() != "application/json":
+        raise InvalidParameter(f"unsupported Content-Type header ({media_type}): must be 'application/json'")
 
 
 class _Connection:
     """One client connection: requests one after the other until either side closes or a handler hijacks it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: str) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: Headers) -> None:
         self._reader = reader
         self._writer = writer
-        self._server = server
+        self.headers = headers
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._hijacked = False
+        self._method = ""
 
     async def _next_event(self) -> Any:
         while True:
@@ -171,15 +218,40 @@ class _Connection:
                 self._write(h11.InformationalResponse(status_code=100, headers=[]))
             self._h11.receive_data(await self._reader.read(READ_BYTES))
 
+    async def _next_request(self) -> Any:
+        """As long as the client likes until its first byte, HEADER_TIMEOUT_S from then on (TimeoutError)."""
+        event = self._h11.next_event()
+        if event is not h11.NEED_DATA:
+            return event
+        if not self._h11.trailing_data[0]:
+            self._h11.receive_data(await self._reader.read(READ_BYTES))
+            event = self._h11.next_event()  # nearly always all of it
+            if event is not h11.NEED_DATA:
+                return event
+        async with asyncio.timeout(HEADER_TIMEOUT_S):
+            return await self._next_event()
+
     def _write(self, *events: Any) -> None:
         """In one piece: every write wakes the client."""
         data = b"".join(self._h11.send(event) or b"" for event in events)
         if data:
             self._writer.write(data)
 
-    async def body(self) -> AsyncIterator[bytes]:
+    async def body(self, timeout_s: float | None = None) -> AsyncIterator[bytes]:
+        """Raises InvalidParameter for a body that is not what its headers say, Cancelled when it breaks off."""
+        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         while self._h11.their_state is h11.SEND_BODY:
-            event = await self._next_event()
+            try:
+                event = self._h11.next_event()
+                if event is h11.NEED_DATA:
+                    async with asyncio.timeout_at(deadline):
+                        event = await self._next_event()
+            except h11.RemoteProtocolError as error:
+                if self._reader.at_eof():
+                    raise Cancelled("the client went away in the middle of the request's body") from None
+                raise InvalidParameter(f"malformed HTTP request: {error}") from None
+            except ConnectionError:
+                raise Cancelled("the client went away in the middle of the request's body") from None
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
@@ -197,19 +269,20 @@ class _Connection:
     async def serve(self, handler: Handler) -> None:
         while True:
             try:
-                event = await self._next_event()
+                event = await self._next_request()
             except h11.RemoteProtocolError as error:
-                await self._refuse(error)
+                await self._refuse(*_explained(error))
+                return
+            except TimeoutError:
+                await self._refuse(408, f"the request's headers did not arrive within {HEADER_TIMEOUT_S} seconds")
                 return
             if not isinstance(event, h11.Request):
                 return
-            if not _has_body(event):
+            request = Request(self, event)
+            self._method = request.method
+            if not _has_body(request.headers):
                 await self._next_event()  # its EndOfMessage, so that the connection can be used again
-            try:
-                answer = await handler(Request(self, event))
-            except h11.RemoteProtocolError as error:  # a body that is not what its headers say
-                await self._refuse(error)
-                return
+            answer = await handler(request)
             if self._hijacked:
                 return
             if isinstance(answer, StreamResponse):
@@ -218,19 +291,17 @@ class _Connection:
             elif isinstance(answer, Response):
                 self._send(answer)
             await self._writer.drain()
-            if self._h11.their_state is h11.SEND_BODY:
+            if self._h11.their_state in (h11.SEND_BODY, h11.ERROR):
                 await self._linger()  # an unread body: closing is cheaper than reading a whole archive away
                 return
             if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
                 return
             self._h11.start_next_cycle()
 
-    async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+    async def _refuse(self, status: int, message: str) -> None:
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        status = error.error_status_hint
-        what = "the request's headers are too large" if status == 431 else f"malformed HTTP request: {error}"
-        body = json.dumps({"message": what}).encode()
+        body = json.dumps({"message": message}).encode()
         self._send(Response(status, body, {"Content-Type": "application/json", "Connection": "close"}))
         await self._linger()
 
@@ -245,14 +316,15 @@ class _Connection:
 
     def _headers(self, extra: Mapping[str, str]) -> Headers:
         closing = [("Connection", "close")] if self._h11.their_state is h11.SEND_BODY else []
-        return [("Server", self._server), *closing, *extra.items()]
+        return [*self.headers, *closing, *extra.items()]
 
     def _send(self, response: Response) -> None:
         headers = self._headers(response.headers)
         if response.status not in (204, 304):
             headers.append(("Content-Length", str(len(response.body))))
         head = h11.Response(status_code=response.status, headers=headers)
-        body = [h11.Data(data=response.body)] if response.body and response.status not in (204, 304) else []
+        bodiless = response.status in (204, 304) or self._method == "HEAD"
+        body = [h11.Data(data=response.body)] if response.body and not bodiless else []
         self._write(head, *body, h11.EndOfMessage())
 
     async def _send_stream(self, response: StreamResponse) -> bool:
@@ -261,9 +333,16 @@ class _Connection:
         await self._writer.drain()
         client_gone = asyncio.ensure_future(self._until_eof())
         sending = asyncio.ensure_future(self._send_chunks(response.chunks))
+        ends: set[asyncio.Future[None]] = {client_gone, sending}
+        if response.dropped:
+            ends.add(response.dropped)
         try:
-            await asyncio.wait((client_gone, sending), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if client_gone.done() and not sending.done() and self._half_closed():
+                await sending  # it waits for the rest
             if not sending.done():
+                if response.dropped and response.dropped.done():
+                    self._writer.transport.abort()  # it will not read what is still in the buffers
                 return False
             sending.result()
             self._write(h11.EndOfMessage())
@@ -275,6 +354,15 @@ class _Connection:
                 task.cancel()
             await asyncio.gather(client_gone, sending, return_exceptions=True)
 
+    def _half_closed(self) -> bool:
+        """The client has shut down only its sending side; over TCP that looks like going away (unix_poll in Linux)."""
+        sock = self._writer.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return not poll.poll(0)
+
     async def _send_chunks(self, chunks: AsyncIterator[bytes]) -> None:
         async with contextlib.aclosing(chunks) as stream:  # type: ignore[type-var]
             async for chunk in stream:
@@ -282,29 +370,52 @@ class _Connection:
                 await self._writer.drain()
 
     async def _until_eof(self) -> None:
-        async for _ in self.body():
-            pass
+        with contextlib.suppress(InvalidParameter, Cancelled):
+            async for _ in self.body():
+                pass
         data = await self._reader.read(READ_BYTES)
         if data:  # a pipelined request: keep it for after this answer, and stop watching
             self._h11.receive_data(data)
             await asyncio.Event().wait()
 
 
-def _has_body(request: h11.Request) -> bool:
+def _has_body(headers: Mapping[str, str]) -> bool:
     """RFC 9112 §6.3: a request has a body exactly when one of two headers says so."""
-    headers = dict(request.headers)
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _explained(error: h11.RemoteProtocolError) -> tuple[int, str]:
+    status = error.error_status_hint
+    return status, "the request's headers are too large" if status == 431 else f"malformed HTTP request: {error}"
 
 
 async def serve_connection(
-    handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: str
+    handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: Headers
 ) -> None:
-    """Serve one connection until it ends; closes the writer. `server` is the Server header's value."""
+    """Serve one connection until it ends; closes the writer. Every answer bears `headers`."""
     try:
-        await _Connection(reader, writer, server).serve(handler)
+        await _Connection(reader, writer, headers).serve(handler)
     except (ConnectionError, asyncio.IncompleteReadError):
         log.debug("client went away")
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def refuse_connection(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: Headers, message: str
+) -> None:
+    """Answer 503 to the first request of a connection there is no room for; closes the writer."""
+    body = json.dumps({"message": message}).encode()
+    lines = ["HTTP/1.1 503 Service Unavailable", *(f"{name}: {value}" for name, value in headers)]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    try:
+        async with asyncio.timeout(LINGER_S):
+            await reader.read(READ_BYTES)
+            writer.write("\r\n".join(lines).encode("ascii") + body)
+            await writer.drain()
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.close()

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from runtime import __version__
+from runtime.daemon.hosts import Host, TlsFiles, parse_hosts
 from runtime.daemon.server import serve
 from runtime.engine.engine import Engine
 from runtime.engine.processes import start_time_of
@@ -47,8 +48,16 @@ def _parser() -> argparse.ArgumentParser:
         help="sockets and locks (default: %(default)s)",
     )
     parser.add_argument(
-        "--host", metavar="unix://PATH", help="where to serve the API (default: unix://RUN_DIR/docker.sock)"
+        "--host",
+        action="append",
+        metavar="ADDRESS",
+        help="where to serve the API: unix://PATH, or tcp://ADDRESS:PORT with --tlsverify; may be given more than once "
+        "(default: unix://RUN_DIR/docker.sock)",
     )
+    parser.add_argument("--tlsverify", action="store_true", help="serve TCP to clients with a certificate only")
+    parser.add_argument("--tlscacert", type=Path, metavar="FILE", help="who must have signed a client's certificate")
+    parser.add_argument("--tlscert", type=Path, metavar="FILE", help="the engine's own certificate")
+    parser.add_argument("--tlskey", type=Path, metavar="FILE", help="the key to it")
     parser.add_argument("--group", metavar="NAME", help="the group that may use the socket (default: root)")
     parser.add_argument("--embedded-images", type=Path, metavar="DIR", help="image archives to load at the first start")
     parser.add_argument(
@@ -73,20 +82,14 @@ def main(argv: list[str] | None = None) -> int:
             asyncio.run(_shutdown(run_dir, args.data_root))
         else:
             data_root = (args.data_root or DEFAULT_DATA_ROOT).absolute()
-            host = args.host or f"unix://{run_dir}/docker.sock"
+            tls = TlsFiles(args.tlsverify, args.tlscacert, args.tlscert, args.tlskey)
+            hosts = parse_hosts(args.host or [f"unix://{run_dir}/docker.sock"], tls)
             settings = EngineSettings(data_root, run_dir, args.embedded_images)
-            asyncio.run(_run(settings, _socket_path(host), _group(args.group)))
+            asyncio.run(_run(settings, hosts, _group(args.group)))
     except (WherryError, OSError) as error:
         print(f"wherryd: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _socket_path(host: str) -> Path:
-    scheme, separator, path = host.partition("://")
-    if scheme != "unix" or not separator or not path.startswith("/"):
-        raise InvalidParameter(f"--host {host} is not supported: give unix:// and an absolute path")
-    return Path(path)
 
 
 def _group(name: str | None) -> int:
@@ -98,16 +101,16 @@ def _group(name: str | None) -> int:
         raise InvalidParameter(f"--group {name}: no such group; make it with groupadd, or name another") from None
 
 
-async def _run(settings: EngineSettings, socket_path: Path, group: int) -> None:
+async def _run(settings: EngineSettings, hosts: list[Host], group: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Engine(settings) as engine:
         _write_facts(settings)
-        async with serve(engine, socket_path, group):
+        async with serve(engine, hosts, group):
             with contextlib.suppress(BrokenPipeError):  # whoever started us may not want to know any more
-                os.write(sys.stdout.fileno(), f"API listen on unix://{socket_path}\n".encode())
+                os.write(sys.stdout.fileno(), "".join(f"API listen on {host}\n" for host in hosts).encode())
             await engine.load_embedded_images()
             await stop.wait()
             log.info("stopping; containers run on")

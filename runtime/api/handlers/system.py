@@ -22,18 +22,11 @@ from runtime.oci.image import platform_of_host
 EVENT_FILTERS = {"container", "event", "image", "label", "network", "scope", "type", "volume", "daemon"}
 
 
-def server_header() -> str:
-    return f"Wherry/{__version__} (linux)"
-
-
 async def ping(engine: Engine, request: Request) -> Answer:
     headers = {
-        "Api-Version": version_text(API_VERSION),
         "Builder-Version": "1",
         "Cache-Control": "no-cache, no-store, must-revalidate",
         "Content-Type": "text/plain; charset=utf-8",
-        "Docker-Experimental": "false",
-        "Ostype": "linux",
         "Pragma": "no-cache",
         "Swarm": "inactive",
     }
