@@ -43,9 +43,11 @@ def hosts(options: Options, hostname: str, addresses: Iterable[IpAddress], host_
     return "".join(lines)
 
 
-def external_servers(options: Options) -> list[str]:
-    """The name servers our resolver asks, from the host's namespace: the container's own, or the host's."""
-    return options.dns or _host_resolver(own_network=False)[0] or list(FALLBACK_NAMESERVERS)
+def ndots(options: Options) -> int:
+    """The `ndots` of the container's resolv.conf, 0 unless somebody asked for another."""
+    resolver_options = options.dns_options or _host_resolver(own_network=False)[2]
+    given = [option.partition(":")[2] for option in resolver_options if option.startswith("ndots:")]
+    return int(given[-1]) if given and given[-1].isdigit() else 0
 
 
 def resolv_conf(options: Options, own_network: bool, resolver: str | None = None) -> str:

