@@ -216,6 +216,12 @@ def set_link(name: str, *, up: bool | None = None, mtu: int | None = None, mac: 
     return Request(RTM_SETLINK, body, 0, f"link {name}")
 
 
+def rename_link(index: int, name: str) -> Request:
+    """EBUSY while the link is up, EEXIST if the name is taken."""
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attribute_text(IFLA_IFNAME, name)
+    return Request(RTM_SETLINK, body, 0, f"link {name}")
+
+
 def set_hairpin(name: str) -> Request:
     """Let a bridge send a frame back out of the port it came in by (IFLA_BRPORT_MODE)."""
     body = _link_named(name) + nested(

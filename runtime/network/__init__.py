@@ -3,6 +3,7 @@
 The engine decides who gets which network and address; these modules make it so in the kernel, by netlink and
 libnftables, with no program started. Calls block, but for no longer than the kernel's own work (about 1 ms).
 
-IPv4 only: a sandbox's interfaces have IPv6 switched off (`::1` inside stays). On the host a TCP port
-published on every address is served for IPv6 clients by `userland`; UDP over IPv6 is not.
+A sandbox's interfaces have IPv6 switched off unless their network has IPv6 addresses (`::1` inside stays). Then
+published ports are translated for IPv6 clients too; otherwise a TCP port published on every address of the host is
+served for them by `userland`.
 """

@@ -7,15 +7,23 @@ import re
 import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Literal
 
 from runtime.errors import Conflict, InvalidParameter
 from runtime.linux import netlink
-from runtime.linux.netlink import NetlinkSocket
+from runtime.linux.netlink import IpInterface, IpNetwork, NetlinkSocket
 from runtime.network.faults import kernel_faults_explained
 from runtime.network.sysctl import has_ipv6, write_sysctl
 
 DEFAULT_MTU = 1500
+
+# How the outside reaches containers: at published ports of the host (nat), besides that at any port (nat-unprotected),
+# at published ports of their own addresses (routed), or not at all, not even from the host (isolated).
+GatewayMode = Literal["nat", "nat-unprotected", "routed", "isolated"]
+
+# What a router calls itself on its link. Without it the kernel asks for no neighbour it forwards to.
+LINK_LOCAL_GATEWAY = IPv6Interface("fe80::1/64")
 
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 # /proc/sys/net/ipv4/conf has these beside the interfaces.
@@ -24,15 +32,20 @@ _SYSCTL_NAMES = {"all", "default"}
 
 @dataclass(frozen=True, slots=True)
 class BridgeConfig:
-    """`name` is an interface name (15 characters at most), `address` the gateway's with the network's prefix.
+    """`name` is an interface name (15 characters at most); the addresses are the gateway's with the network's prefix.
 
-    An `internal` network reaches the host and itself, nothing else, and nothing else reaches it.
+    A bridge without address of a version still switches its packets. An `internal` network reaches the host and
+    itself, nothing else, and nothing else reaches it. `masquerade`: its containers leave by the host's address.
     """
 
     name: str
-    address: IPv4Interface
+    address: IPv4Interface | None
     mtu: int = DEFAULT_MTU
     internal: bool = False
+    address6: IPv6Interface | None = None
+    masquerade: bool = True
+    mode: GatewayMode = "nat"
+    mode6: GatewayMode = "nat"
 
     def __post_init__(self) -> None:
         """Raises InvalidParameter: the name becomes part of nftables commands and of paths below /proc/sys."""
@@ -42,9 +55,13 @@ class BridgeConfig:
                 "beginning with a letter or digit."
             )
 
-    @property
-    def subnet(self) -> IPv4Network:
-        return self.address.network
+    def subnet(self, version: int) -> IpNetwork | None:
+        """The network of IP version 4 or 6, if the bridge is in one."""
+        address = self.address if version == 4 else self.address6
+        return address.network if address else None
+
+    def gateway_mode(self, version: int) -> GatewayMode:
+        return self.mode if version == 4 else self.mode6
 
 
 def ensure_bridge(config: BridgeConfig) -> None:
@@ -63,10 +80,12 @@ def ensure_bridge(config: BridgeConfig) -> None:
             undo.callback(route.change, netlink.delete_link(config.name))
             if has_ipv6():
                 route.change(netlink.set_no_ipv6_link_local(config.name))
-        _set_only_address(route, config)
+        _set_only_addresses(route, config)
         route.change(netlink.set_link(config.name, up=True, mtu=config.mtu))
         # Lets the host reach ports published on 127.0.0.1; nat.py drops what containers send to 127.0.0.0/8.
         write_sysctl(f"ipv4/conf/{config.name}/route_localnet", 1)
+        if config.address6:
+            write_sysctl(f"ipv6/conf/{config.name}/accept_ra", 0)
         undo.pop_all()
 
 
@@ -89,12 +108,17 @@ def _bridge_exists(route: NetlinkSocket, name: str) -> bool:
     return True
 
 
-def _set_only_address(route: NetlinkSocket, config: BridgeConfig) -> None:
+def _set_only_addresses(route: NetlinkSocket, config: BridgeConfig) -> None:
     index = route.link(config.name).index
-    present = route.addresses(index)
-    route.change(*(netlink.delete_address(index, address) for address in present if address != config.address))
-    if config.address not in present:
-        route.change(netlink.add_address(index, config.address))
+    wanted: list[IpInterface] = [config.address] if config.address else []
+    present: list[IpInterface] = [*route.addresses(index)]
+    if config.address6:
+        write_sysctl(f"ipv6/conf/{config.name}/disable_ipv6", 0)
+        wanted += [config.address6, LINK_LOCAL_GATEWAY]
+    if has_ipv6():
+        present += route.ipv6_addresses(index)
+    route.change(*(netlink.delete_address(index, address) for address in present if address not in wanted))
+    route.change(*(netlink.add_address(index, address) for address in wanted if address not in present))
 
 
 def _random_mac() -> str:

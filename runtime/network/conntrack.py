@@ -11,10 +11,11 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from runtime.linux.netlink import (
     NETLINK_NETFILTER,
+    IpAddress,
     NetlinkSocket,
     Request,
     attribute,
@@ -35,13 +36,17 @@ CTA_TUPLE_IP = 1
 CTA_TUPLE_PROTO = 2
 CTA_IP_V4_SRC = 1
 CTA_IP_V4_DST = 2
+CTA_IP_V6_SRC = 3
+CTA_IP_V6_DST = 4
 CTA_PROTO_NUM = 1
 CTA_PROTO_DST_PORT = 3
 CTA_FILTER_ORIG_FLAGS = 1
 CTA_FILTER_F_CTA_PROTO_NUM = 1 << 3
 CTA_FILTER_F_CTA_PROTO_DST_PORT = 1 << 5
 
-_NFGENMSG = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_NFGENMSG = struct.Struct("=BBH")  # nfgenmsg: family, version, resource id
+
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,43 +55,43 @@ class _Flow:
 
     tuple_orig: bytes
     entry_id: bytes
-    asked: tuple[IPv4Address, IPv4Address]
-    answered: tuple[IPv4Address, IPv4Address]
+    asked: tuple[IpAddress, IpAddress]
+    answered: tuple[IpAddress, IpAddress]
 
     @property
     def translated(self) -> bool:
         return self.answered != (self.asked[1], self.asked[0])
 
 
-def forget_untranslated_udp_flows(host_port: int) -> None:
+def forget_untranslated_udp_flows(host_port: int, version: int = 4) -> None:
     """For a port just published: its senders' next packet is translated."""
-    _delete_udp_flows(host_port, lambda flow: not flow.translated)
+    _delete_udp_flows(host_port, _FAMILIES[version], lambda flow: not flow.translated)
 
 
-def forget_udp_flows_answered_by(target: IPv4Address, host_port: int) -> None:
+def forget_udp_flows_answered_by(target: IpAddress, host_port: int) -> None:
     """For a port no longer published at `target`: its senders' next packet is not sent there."""
-    _delete_udp_flows(host_port, lambda flow: flow.answered[0] == target)
+    _delete_udp_flows(host_port, _FAMILIES[target.version], lambda flow: flow.answered[0] == target)
 
 
-def _delete_udp_flows(host_port: int, unwanted: Callable[[_Flow], bool]) -> None:
+def _delete_udp_flows(host_port: int, family: int, unwanted: Callable[[_Flow], bool]) -> None:
     with NetlinkSocket(NETLINK_NETFILTER) as conntrack:
-        for flow in _udp_flows_to(conntrack, host_port):
+        for flow in _udp_flows_to(conntrack, family, host_port):
             if unwanted(flow):
-                _delete(conntrack, flow)
+                _delete(conntrack, family, flow)
 
 
-def _udp_flows_to(conntrack: NetlinkSocket, port: int) -> list[_Flow]:
+def _udp_flows_to(conntrack: NetlinkSocket, family: int, port: int) -> list[_Flow]:
     wanted = attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])) + attribute(
         CTA_PROTO_DST_PORT, port.to_bytes(2, "big")
     )
     flags = CTA_FILTER_F_CTA_PROTO_NUM | CTA_FILTER_F_CTA_PROTO_DST_PORT
     body = (
-        _NFGENMSG
+        _NFGENMSG.pack(family, 0, 0)
         + nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_PROTO, wanted))
         + nested(CTA_FILTER, attribute_u32(CTA_FILTER_ORIG_FLAGS, flags))
     )
     entries = [
-        parse_attributes(answer[len(_NFGENMSG) :])
+        parse_attributes(answer[_NFGENMSG.size :])
         for answer in conntrack.dump(Request(IPCTNL_MSG_CT_GET, body, 0, "conntrack entries"))
     ]
     # Kernels before 5.8 know no CTA_FILTER and send the whole table.
@@ -109,14 +114,16 @@ def _parse_flow(entry: dict[int, bytes]) -> _Flow:
     )
 
 
-def _parse_addresses(conntrack_tuple: bytes) -> tuple[IPv4Address, IPv4Address]:
+def _parse_addresses(conntrack_tuple: bytes) -> tuple[IpAddress, IpAddress]:
     """Source and destination."""
     found = parse_attributes(parse_attributes(conntrack_tuple)[CTA_TUPLE_IP])
+    if CTA_IP_V6_SRC in found:
+        return IPv6Address(found[CTA_IP_V6_SRC]), IPv6Address(found[CTA_IP_V6_DST])
     return IPv4Address(found[CTA_IP_V4_SRC]), IPv4Address(found[CTA_IP_V4_DST])
 
 
-def _delete(conntrack: NetlinkSocket, flow: _Flow) -> None:
-    body = _NFGENMSG + nested(CTA_TUPLE_ORIG, flow.tuple_orig) + attribute(CTA_ID, flow.entry_id)
+def _delete(conntrack: NetlinkSocket, family: int, flow: _Flow) -> None:
+    body = _NFGENMSG.pack(family, 0, 0) + nested(CTA_TUPLE_ORIG, flow.tuple_orig) + attribute(CTA_ID, flow.entry_id)
     try:
         conntrack.change(Request(IPCTNL_MSG_CT_DELETE, body, 0, "conntrack entry"))
     except OSError as error:

@@ -15,18 +15,18 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from runtime.errors import Conflict, InvalidParameter, WherryError
 from runtime.linux import netlink
-from runtime.linux.namespaces import CLONE_NEWNET, enter_path, unshare
+from runtime.linux.namespaces import CLONE_NEWNET, enter_path, setns, unshare
 from runtime.linux.netlink import NetlinkSocket, VethEnd
 from runtime.network.bridge import DEFAULT_MTU
 from runtime.network.faults import kernel_faults_explained
@@ -42,15 +42,26 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A sandbox's interface on a bridge. `gateway` None: no default route by this interface."""
+    """A sandbox's interface. `gateway` None: no default route of that version by this interface.
 
-    bridge: str
+    `master` is the bridge, or the parent of a macvlan or ipvlan, which has no `host_ifname`.
+    """
+
+    master: str
     ifname: str
     host_ifname: str
-    address: IPv4Interface
-    gateway: IPv4Address | None
+    address: IPv4Interface | None
+    address6: IPv6Interface | None
     mac: str
-    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class VlanKind:
+    """A macvlan or ipvlan on a parent: `mode` and `flag` are keys of netlink.MACVLAN_MODES, IPVLAN_MODES, ..."""
+
+    kind: Literal["macvlan", "ipvlan"]
+    mode: str
+    flag: str = "bridge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,17 @@ class _Link:
 def mac_of(address: IPv4Address) -> str:
     """Docker's derivation: an address always has the same MAC, so no neighbour's ARP cache goes stale."""
     return "02:42:" + address.packed.hex(":")
+
+
+def _checked_mac(mac: str | None, address: IPv4Interface | None, address6: IPv6Interface | None) -> str:
+    if mac is None and address is None:
+        return "02:42:" + (address6.ip.packed[-4:] if address6 else secrets.token_bytes(4)).hex(":")
+    if mac is None:
+        assert address
+        return mac_of(address.ip)
+    if not _MAC.fullmatch(mac):
+        raise InvalidParameter(f"invalid MAC address {mac!r}: write six bytes as in 02:42:ac:11:00:02.")
+    return mac.lower()
 
 
 class Sandbox:
@@ -90,32 +112,104 @@ class Sandbox:
     def attach(
         self,
         bridge: str,
-        address: IPv4Interface,
+        address: IPv4Interface | None,
         gateway: IPv4Address | None,
         mac: str | None = None,
         ifname: str = DEFAULT_IFNAME,
         mtu: int = DEFAULT_MTU,
+        *,
+        address6: IPv6Interface | None = None,
+        gateway6: IPv6Address | None = None,
+        isolated: bool = False,
     ) -> Endpoint:
         """Give the sandbox an interface on the bridge. `mac` None means `mac_of` the address.
 
-        Raises Conflict if it has an interface of that name, InvalidParameter if `mac` is none; leaves no
-        interface behind when it fails.
+        `isolated`: it reaches the bridge, but no other isolated port of it; where br_netfilter bridges what was
+        translated, not by a port published on the host either. Raises Conflict if it has an interface
+        of that name, InvalidParameter if `mac` is none; leaves no interface behind when it fails.
         """
-        mac = mac_of(address.ip) if mac is None else mac
-        if not _MAC.fullmatch(mac):
-            raise InvalidParameter(f"Invalid MAC address {mac!r}: write six bytes as in 02:42:ac:11:00:02.")
-        with kernel_faults_explained(f"connect a sandbox to the bridge {bridge} as {address}"):
+        mac = _checked_mac(mac, address, address6)
+        with kernel_faults_explained(f"connect a sandbox to the bridge {bridge} as {address or address6}"):
             link = self._take_prepared(bridge, ifname, mtu) or self._connect(bridge, ifname, mtu)
             with ExitStack() as undo:
                 undo.callback(self._delete_link, ifname)
-                self._configure(ifname, address, gateway, mac)
+                if isolated:
+                    with NetlinkSocket() as route:
+                        route.change(netlink.set_isolated_port(link.host_ifname))
+                self._configure(ifname, address, address6, mac)
+                self._add_default_routes(ifname, gateway, gateway6)
                 undo.pop_all()
-        return Endpoint(bridge, ifname, link.host_ifname, address, gateway, mac, mtu)
+        return Endpoint(bridge, ifname, link.host_ifname, address, address6, mac)
 
-    def detach(self, endpoint: Endpoint) -> None:
+    def attach_vlan(
+        self,
+        vlan: VlanKind,
+        parent: str,
+        address: IPv4Interface | None,
+        address6: IPv6Interface | None,
+        mac: str | None,
+        ifname: str,
+        mtu: int = 0,
+    ) -> Endpoint:
+        """Give the sandbox a macvlan or ipvlan on an interface of the host; its routes come by `set_default_route`.
+
+        An ipvlan has its parent's MAC address. Raises Conflict, InvalidParameter, NotSupported as `attach`.
+        """
+        with kernel_faults_explained(f"connect a sandbox to {parent} by {vlan.kind}"), ExitStack() as undo:
+            parent_index = socket.if_nametoindex(parent)
+            temporary = "wherry" + secrets.token_hex(5)[:9]  # no name of the host's namespace, where it is checked
+            if vlan.kind == "macvlan":
+                mac = _checked_mac(mac, address, address6)
+                create = netlink.create_macvlan(temporary, parent_index, vlan.mode, self._netns_fd, mtu)
+            else:
+                mac = None
+                create = netlink.create_ipvlan(temporary, parent_index, vlan.mode, vlan.flag, self._netns_fd, mtu)
+            with NetlinkSocket() as route:
+                route.change(create)
+            undo.callback(self._delete_link, temporary)
+            try:
+                self._route_inside.change(netlink.rename_link(self._route_inside.link(temporary).index, ifname))
+            except FileExistsError as error:
+                raise Conflict(f"The sandbox has an interface {ifname} already; disconnect it first.") from error
+            undo.callback(self._delete_link, ifname)
+            self._route_inside.change(netlink.set_link(ifname, up=True))
+            self._configure(ifname, address, address6, mac)
+            mac = self._route_inside.link(ifname).mac
+            undo.pop_all()
+        return Endpoint(parent, ifname, "", address, address6, mac)
+
+    def detach(self, ifname: str) -> None:
         """Take an interface from a sandbox that lives on; no error if gone. Takes the kernel 20-30 ms."""
-        with kernel_faults_explained(f"disconnect a sandbox from the bridge {endpoint.bridge}"):
-            self._delete_link(endpoint.ifname)
+        with kernel_faults_explained(f"disconnect the interface {ifname} of a sandbox"):
+            self._delete_link(ifname)
+
+    def interfaces(self) -> set[str]:
+        """Their names, lo among them."""
+        with kernel_faults_explained("list the interfaces of a sandbox"):
+            return {link.name for link in self._route_inside.links()}
+
+    def set_default_route(self, ifname: str, version: int, gateway: IPv4Address | IPv6Address | None) -> None:
+        """Make `ifname` the way out for IP version 4 or 6; `gateway` None: everything is on the link itself."""
+        with kernel_faults_explained(f"set the default route of a sandbox to {gateway or ifname}"):
+            for link in self._route_inside.links():
+                self._delete_default_route(link.index, version)
+            index = self._route_inside.link(ifname).index
+            if gateway is None:
+                self._route_inside.change(netlink.add_default_route_by_link(index, version))
+            else:
+                self._route_inside.change(netlink.add_default_route(index, gateway))
+
+    def unset_default_route(self, version: int) -> None:
+        with kernel_faults_explained("remove the default route of a sandbox"):
+            for link in self._route_inside.links():
+                self._delete_default_route(link.index, version)
+
+    def _delete_default_route(self, index: int, version: int) -> None:
+        try:
+            self._route_inside.change(netlink.delete_default_route(index, version))
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.ENODEV, errno.ENETDOWN):
+                raise
 
     def close(self) -> None:
         """Let go of the namespace: it dies now, or with the last process in it."""
@@ -159,17 +253,49 @@ class Sandbox:
             undo.pop_all()
         return _Link(bridge, ifname, host_ifname, mtu)
 
-    def _configure(self, ifname: str, address: IPv4Interface, gateway: IPv4Address | None, mac: str) -> None:
+    def _configure(
+        self, ifname: str, address: IPv4Interface | None, address6: IPv6Interface | None, mac: str | None
+    ) -> None:
         index = self._route_inside.link(ifname).index
-        requests = [
-            netlink.add_address(index, address),
+        requests = []
+        if address6:
+            self._run_inside(lambda: write_sysctl(f"ipv6/conf/{ifname}/disable_ipv6", 0))
+            requests.append(netlink.add_address(index, address6))
+        if address:
+            requests.append(netlink.add_address(index, address))
+        if mac:
             # After the address: setting the MAC announces both to the bridge (arp_notify), which may still
             # send to the port of the address's last owner.
-            netlink.set_link(ifname, mac=mac),
-        ]
-        if gateway is not None:
-            requests.append(netlink.add_default_route(index, gateway))
+            requests.append(netlink.set_link(ifname, mac=mac))
         self._route_inside.change(*requests)
+
+    def _add_default_routes(self, ifname: str, gateway: IPv4Address | None, gateway6: IPv6Address | None) -> None:
+        gateways = [gateway for gateway in (gateway, gateway6) if gateway is not None]
+        if gateways:
+            index = self._route_inside.link(ifname).index
+            self._route_inside.change(*(netlink.add_default_route(index, gateway) for gateway in gateways))
+
+    def _run_inside(self, work: Callable[[], _Result]) -> _Result:
+        """In a thread that enters the namespace: for what netlink cannot do."""
+
+        def entered() -> _Result:
+            setns(self._netns_fd, CLONE_NEWNET)
+            return work()
+
+        return _in_own_thread(entered)
+
+    def write_sysctls(self, settings: Mapping[str, str]) -> None:
+        """Kernel settings below net, by dotted name: "net.ipv4.conf.eth0.forwarding". Raises InvalidParameter."""
+
+        def write() -> None:
+            for name, value in settings.items():
+                path = Path("/proc/sys") / name.replace(".", "/")
+                try:
+                    path.write_text(value)
+                except OSError as error:
+                    raise InvalidParameter(f"cannot set sysctl {name} to {value}: {error.strerror}") from error
+
+        self._run_inside(write)
 
     def _delete_link(self, ifname: str) -> None:
         try:

@@ -31,6 +31,7 @@ from runtime.network.sysctl import write_sysctl
 TIMEOUT_S = 5.0
 BRIDGE = BridgeConfig("wherrytest0", IPv4Interface("10.99.0.1/24"))
 TABLE = "wherry_test"
+SKIPPED = "skipped: "
 HOST_WAN = "198.51.100.1"
 OUTSIDE = "198.51.100.2"
 
@@ -52,6 +53,8 @@ def as_a_host_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
         with os.fdopen(reading, encoding="utf-8") as pipe:
             complaint = pipe.read()
         _, status = os.waitpid(child, 0)
+        if complaint.startswith(SKIPPED):
+            pytest.skip(complaint.removeprefix(SKIPPED))
         if complaint or status:
             pytest.fail(f"in the forked child (status {status}):\n{complaint}", pytrace=False)
 
@@ -59,7 +62,7 @@ def as_a_host_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
 
 
 def _run_in_child(test: Callable[[], None]) -> str:
-    """What went wrong, empty if nothing."""
+    """What went wrong, empty if nothing; after SKIPPED, why the test cannot be run here."""
     try:
         unshare(CLONE_NEWNET)
         with NetlinkSocket() as route:
@@ -67,6 +70,8 @@ def _run_in_child(test: Callable[[], None]) -> str:
         before = open_descriptors()
         test()
         assert open_descriptors() == before, "the test left descriptors open"
+    except pytest.skip.Exception as skipped:
+        return f"{SKIPPED}{skipped.msg}"
     except BaseException:  # noqa: BLE001  the parent raises it
         return traceback.format_exc()
     return ""
@@ -107,7 +112,7 @@ class Lab:
 
     def sandbox(self, address: str, bridge: BridgeConfig = BRIDGE) -> Sandbox:
         sandbox = self.cleanup.enter_context(create_sandbox())
-        interface = IPv4Interface((address, bridge.subnet.prefixlen))
+        interface = IPv4Interface((address, bridge.address.network.prefixlen))
         sandbox.attach(bridge.name, interface, bridge.address.ip)
         return sandbox
 

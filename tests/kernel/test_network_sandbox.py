@@ -124,8 +124,8 @@ def test_a_sandbox_on_two_networks():
         second = sandbox.attach(other.name, IPv4Interface("10.98.0.2/24"), None, ifname="eth1")
         server = net.tcp_server(sandbox, 80)
         assert tcp_exchange(net.tcp_client(None), ("10.98.0.2", 80), server) == "10.98.0.1"
-        sandbox.detach(second)
-        sandbox.detach(second)
+        sandbox.detach(second.ifname)
+        sandbox.detach(second.ifname)
         assert second.host_ifname not in link_names()
         assert tcp_exchange(net.tcp_client(None), ("10.99.0.2", 80), server) == "10.99.0.1"
 
