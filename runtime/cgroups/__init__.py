@@ -7,11 +7,12 @@ Limits come as OCI `linux.resources`; what each becomes is data (`resources`), e
 from runtime.cgroups.facts import HostFacts, host_facts
 from runtime.cgroups.files import remove_tree
 from runtime.cgroups.hierarchy import Hierarchies, checked_path, mounted
+from runtime.cgroups.oom import OomNotice
 from runtime.cgroups.stats import Stats
 from runtime.cgroups.v1 import V1Cgroup
 from runtime.cgroups.v2 import V2Cgroup
 
-__all__ = ["Cgroup", "Hierarchies", "HostFacts", "Stats", "host_facts", "open_cgroup", "remove_subtree"]
+__all__ = ["Cgroup", "Hierarchies", "HostFacts", "OomNotice", "Stats", "host_facts", "open_cgroup", "remove_subtree"]
 
 Cgroup = V1Cgroup | V2Cgroup
 

@@ -24,6 +24,7 @@ from runtime.cgroups.files import (
     write_file,
 )
 from runtime.cgroups.hierarchy import Hierarchies
+from runtime.cgroups.oom import OomNotice, v1_oom_notice
 from runtime.cgroups.resources import device_rules, v1_device_writes, v1_writes
 from runtime.cgroups.stats import Stats, v1_stats
 from runtime.errors import AlreadyExists, NotSupported, SystemFault
@@ -89,6 +90,17 @@ class V1Cgroup:
         """Return how many processes the kernel has killed for the memory limit."""
         directory = self._by_controller.get("memory")
         return 0 if directory is None else read_table(f"{directory}/memory.oom_control").get("oom_kill", 0)
+
+    def oom_notice(self) -> OomNotice:
+        """Return what becomes readable when the memory limit is hit; the caller closes it."""
+        directory = self._by_controller.get("memory")
+        if directory is None:
+            raise NotSupported("this host has no memory cgroup controller")
+        return v1_oom_notice(directory)
+
+    def is_frozen(self) -> bool:
+        """Return whether the processes are stopped."""
+        return read_file(self._freezer_file()) == "FROZEN"
 
     def freeze(self) -> None:
         """Stop every process of the cgroup, and return when they are stopped."""
@@ -184,7 +196,7 @@ class V1Cgroup:
 
     @contextlib.contextmanager
     def _frozen(self) -> Iterator[None]:
-        was_frozen = read_file(self._freezer_file()) == "FROZEN"
+        was_frozen = self.is_frozen()
         self.freeze()
         try:
             yield

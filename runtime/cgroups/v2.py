@@ -20,6 +20,7 @@ from runtime.cgroups.files import (
     write_file,
 )
 from runtime.cgroups.hierarchy import Hierarchies
+from runtime.cgroups.oom import OomNotice, v2_oom_notice
 from runtime.cgroups.resources import device_rules, v2_writes
 from runtime.cgroups.stats import Stats, v2_stats
 from runtime.errors import AlreadyExists, SystemFault
@@ -82,6 +83,14 @@ class V2Cgroup:
     def oom_kills(self) -> int:
         """Return how many processes the kernel has killed for the memory limit."""
         return read_table(f"{self._directory}/memory.events").get("oom_kill", 0)
+
+    def oom_notice(self) -> OomNotice:
+        """Return what becomes readable when the memory limit is hit; the caller closes it."""
+        return v2_oom_notice(self._directory)
+
+    def is_frozen(self) -> bool:
+        """Return whether the processes are stopped."""
+        return bool(read_table(f"{self._directory}/cgroup.events").get("frozen"))
 
     def freeze(self) -> None:
         """Stop every process of the cgroup, and return when they are stopped."""

@@ -8,21 +8,51 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from runtime.engine.oom import OomWatch
 from runtime.engine.options import Options, parse
+from runtime.engine.restarts import Backoff
 from runtime.engine.stdio import OutputHub
 from runtime.errors import Conflict
 
-Status = Literal["created", "running", "exited", "removing"]
-Trigger = Literal["start", "exit", "remove"]
+Status = Literal["created", "running", "paused", "restarting", "exited", "removing", "dead"]
+Trigger = Literal["start", "pause", "unpause", "exit", "back off", "remove", "fail"]
 
 # The one place that says what may follow what.
 TRANSITIONS: Mapping[tuple[Status, Trigger], Status] = {
     ("created", "start"): "running",
     ("exited", "start"): "running",
+    ("restarting", "start"): "running",
+    ("running", "pause"): "paused",
+    ("paused", "unpause"): "running",
     ("running", "exit"): "exited",
+    ("paused", "exit"): "exited",
+    ("restarting", "exit"): "exited",
+    ("running", "back off"): "restarting",
+    ("paused", "back off"): "restarting",
     ("created", "remove"): "removing",
     ("exited", "remove"): "removing",
+    ("dead", "remove"): "removing",
+    ("removing", "fail"): "dead",
 }
+
+
+@dataclass
+class Probe:
+    """One run of a health check; -1 is the exit code of one that timed out or could not be run."""
+
+    started_ns: int
+    ended_ns: int
+    exit_code: int
+    output: str
+
+
+@dataclass
+class Health:
+    """What the probes since the last start have found."""
+
+    status: Literal["starting", "healthy", "unhealthy"] = "starting"
+    failing_streak: int = 0
+    log: list[Probe] = field(default_factory=list)
 
 
 @dataclass
@@ -37,6 +67,25 @@ class State:
     oom_killed: bool = False
     started_ns: int = 0
     finished_ns: int = 0
+    restart_count: int = 0  # by its policy, since a person started it
+    stopped_by_user: bool = False  # since the last start
+    health: Health | None = None
+
+    @property
+    def has_process(self) -> bool:
+        return self.status in ("running", "paused")
+
+    @property
+    def is_up(self) -> bool:
+        """What Docker calls Running: also while it waits to be restarted."""
+        return self.status in ("running", "paused", "restarting")
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> State:
+        health = document.get("health")
+        if health:
+            health = Health(health["status"], health["failing_streak"], [Probe(**probe) for probe in health["log"]])
+        return cls(**{**document, "health": health})
 
 
 @dataclass
@@ -63,7 +112,14 @@ class Container:
     def __post_init__(self) -> None:
         self.options: Options = parse(self.config, self.host_config, self.networking, self.image_config)
         self.hub = OutputHub()
-        self.changing = asyncio.Lock()  # held by whoever starts, stops or removes it
+        self.changing = asyncio.Lock()  # held by whoever starts, pauses or removes it
+        self.backoff = Backoff()
+        self.no_restart = False  # a signal told it to end: its restart policy has no say until the next start
+        self.restarted_by_user = False  # between the stop and the start of a restart: not to be removed
+        self.retry: asyncio.TimerHandle | None = None  # while it waits to be restarted
+        self.oom_watch: OomWatch | None = None
+        self.oom_kills = 0  # noticed since its start
+        self.is_gone = False
         self._started: list[asyncio.Future[State]] = []
         self._ended: list[asyncio.Future[State]] = []
         self._removed: list[asyncio.Future[State]] = []
@@ -82,13 +138,18 @@ class Container:
             self.state.status = TRANSITIONS[self.state.status, trigger]
         except KeyError:
             raise Conflict(f"cannot {trigger} container {self.id}: it is {self.state.status}") from None
-        self._resolve({"start": self._started, "exit": self._ended}.get(trigger, []))
+        self._resolve({"start": self._started, "exit": self._ended, "back off": self._ended}.get(trigger, []))
 
     def gone(self) -> None:
         """Nothing of it is left: whoever waits for that, or for an exit that will not come, is told."""
+        self.is_gone = True
         for waiters in (self._removed, self._ended, self._started):
             self._resolve(waiters)
         self.hub.end()
+
+    def removal_failed(self) -> None:
+        """Whoever waits for its removal is told that it stays; `state.error` says why."""
+        self._resolve(self._removed)
 
     def next_start(self) -> asyncio.Future[State]:
         """Resolves with the state at the next start, or at the removal."""
@@ -118,5 +179,5 @@ class Container:
 
     @classmethod
     def from_document(cls, document: dict[str, Any], directory: Path) -> Container:
-        values = {**document, "state": State(**document["state"]), "directory": directory}
+        values = {**document, "state": State.from_document(document["state"]), "directory": directory}
         return cls(**values)

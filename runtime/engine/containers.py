@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
-from typing import Any, Literal
+from typing import Any, Protocol
 
 from runtime.cgroups import Cgroup, host_facts, open_cgroup
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import OverlayRootfs, Snapshots
 from runtime.content.trash import Trash
-from runtime.engine import names, spec_gen
+from runtime.engine import faults, names, spec_gen
 from runtime.engine.bundle import Bundles
-from runtime.engine.container import Container, State
+from runtime.engine.container import Container, Health, State
 from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.logs import LogQuery, LogWriter, read_log
 from runtime.engine.networks import NetworkService
-from runtime.engine.options import parse_signal, verify_limits
+from runtime.engine.oom import OomWatch, oom_kills
+from runtime.engine.options import verify_limits
 from runtime.engine.processes import LiveProcess, ProcessTable, UnknownExit, start_time_of
+from runtime.engine.restarts import wanted
 from runtime.engine.settings import EngineSettings
 from runtime.engine.stdio import Listener
 from runtime.engine.store import Store
@@ -44,8 +46,15 @@ from runtime.errors import (
 
 log = logging.getLogger(__name__)
 
-WaitCondition = Literal["not-running", "next-exit", "removed"]
-START_FAULT_CODES = {"ENOENT": 127, "EACCES": 126, "ENOEXEC": 126, "EISDIR": 126, "ENOTDIR": 127}
+KILL_TIMEOUT_S = 10.0
+
+
+class HealthWatch(Protocol):
+    """Who runs the health checks of running containers that have one."""
+
+    def watch(self, container: Container) -> None: ...
+
+    def unwatch(self, container: Container) -> None: ...
 
 
 class ContainerService:
@@ -76,9 +85,14 @@ class ContainerService:
         self._names: dict[str, str] = {}
         self._logs: dict[str, LogWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.health: HealthWatch
         self._bundles = Bundles(settings, volumes)
         self._facts = host_facts()
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    def save(self, container: Container) -> None:
+        self._store.put("container", container.id, container.to_document())
 
     # --- finding
 
@@ -102,9 +116,11 @@ class ContainerService:
         return self._images.get(container.image_id)
 
     def process_of(self, container: Container) -> LiveProcess:
-        """The running container's process; raises Conflict."""
+        """The running or paused container's process; raises Conflict."""
         live = self._processes.get((container.id, ""))
-        if live is None or container.state.status != "running":
+        if container.state.status == "restarting":
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        if live is None or not container.state.has_process:
             raise Conflict(f"container {container.id} is not running")
         return live
 
@@ -185,21 +201,36 @@ class ContainerService:
     async def start(self, container: Container) -> None:
         """Raises NotModified when it runs, ProcessFault when its program cannot be executed, and more."""
         async with container.changing:
-            if container.state.status == "running":
+            state = container.state
+            if state.status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if state.is_up:
                 raise NotModified(f"container {container.id} is already running")
-            if container.state.status == "removing":
-                raise Conflict(f"container {container.id} is marked for removal and cannot be started")
+            if state.status in ("removing", "dead"):
+                raise Conflict("container is marked for removal and cannot be started")
+            container.no_restart = False
+            container.backoff.reset()
+            state.restart_count, state.stopped_by_user = 0, False
             try:
-                await self._start(container)
-            except (WherryError, OSError) as error:
-                container.state.error = str(error)
-                container.state.exit_code = _start_fault_code(error)
-                self._store.put("container", container.id, container.to_document())
+                await self._start_or_note(container)
+            except (WherryError, OSError):
                 if container.options.auto_remove:
                     self._remove_now(container, volumes=True)
-                if isinstance(error, ProcessFault):
-                    raise _explained(error) from None
                 raise
+
+    async def _start_or_note(self, container: Container) -> None:
+        """Start it, or keep what went wrong in its state and raise that."""
+        try:
+            await self._start(container)
+        except (WherryError, OSError) as error:
+            container.state.error = str(error)
+            container.state.exit_code = faults.exit_code_of(error)
+            if container.state.status == "restarting":
+                container.move("exit")
+            self.save(container)
+            if isinstance(error, ProcessFault):
+                raise faults.create_failed(error) from None
+            raise
 
     async def _start(self, container: Container) -> None:
         options = container.options
@@ -253,11 +284,17 @@ class ContainerService:
             live.pid,
             live.start_time,
             started_ns=time.time_ns(),
+            restart_count=container.state.restart_count,
+            health=Health(log=container.state.health.log if container.state.health else [])
+            if options.healthcheck
+            else None,
         )
         member.note()
+        container.oom_kills = 0
         container.move("start")
-        self._store.put("container", container.id, container.to_document())
+        self.save(container)
         self.publish(container, "start")
+        self._watch(container)
         self._spawn(self._follow(container, live))
 
     # --- the end of a process
@@ -268,26 +305,45 @@ class ContainerService:
         await self._ended(container, exit)
 
     async def _ended(self, container: Container, exit: Exit) -> None:
-        state = container.state
+        state, options = container.state, container.options
+        self._unwatch(container)
         state.pid, state.start_time = 0, 0
         state.exit_code, state.finished_ns = exit.code, exit.at_ns
         if isinstance(exit, UnknownExit):
             state.error = "the exit code is unknown: the launcher that would know it was killed"
         cgroup = self.cgroup_of(container)
-        state.oom_killed = exit.oom_killed or _oom_killed(cgroup)
+        self._check_oom(container, cgroup)
         if writer := self._logs.pop(container.id, None):
             writer.close()
         left = await self._networks.release(container.id)
+        container.execs.clear()
         self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
-        container.move("exit")
-        self._store.put("container", container.id, container.to_document())
-        if state.oom_killed:
-            self.publish(container, "oom")
-        self.publish(container, "die", exitCode=str(state.exit_code))
+        ran_s = max(0.0, (exit.at_ns - state.started_ns) / 1e9)
+        held = self._stopping or container.no_restart
+        again = not held and wanted(options.restart, exit.code, state.restart_count, state.stopped_by_user)
+        state.restart_count += again
+        container.move("back off" if again else "exit")
+        self.save(container)
+        self._processes.forget((container.id, ""))
+        self.publish(container, "die", execDuration=str(int(ran_s)), exitCode=str(state.exit_code))
         self._networks.announce_left(container, left)
-        if container.options.auto_remove:
+        if again:
+            delay_s = container.backoff.next(ran_s)
+            container.retry = asyncio.get_running_loop().call_later(
+                delay_s, lambda: self._spawn(self._start_again(container))
+            )
+        elif options.auto_remove and not container.restarted_by_user:
             self._spawn(self._auto_remove(container))
+
+    async def _start_again(self, container: Container) -> None:
+        """What the restart policy wants; a failure ends the trying, as Docker does."""
+        async with container.changing:
+            if container.state.status == "restarting":
+                try:
+                    await self._start_or_note(container)
+                except (WherryError, OSError) as error:
+                    log.warning("container %s was not started again: %s", container.id, error)
 
     async def _auto_remove(self, container: Container) -> None:
         async with container.changing:
@@ -307,87 +363,142 @@ class ContainerService:
 
     # --- signals and waiting
 
-    def kill(self, container: Container, signal_name: str) -> None:
-        """Raises Conflict when it is not running, InvalidParameter for no signal."""
-        number = parse_signal(signal_name or "SIGKILL")
-        if container.state.status != "running":
-            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
-        self.process_of(container).signal(number)
-        self.publish(container, "kill", signal=str(number))
+    async def signal(self, container: Container, number: int) -> None:
+        """Send a signal; one that asks it to end takes its restart policy the say, and wakes a paused one.
 
-    async def stop(self, container: Container, signal_name: str = "", timeout_s: int | None = None) -> None:
-        """Its stop signal, then SIGKILL after `timeout_s` (negative: never); raises NotModified."""
+        Raises Conflict when it is not running.
+        """
         async with container.changing:
-            if container.state.status != "running":
-                raise NotModified(f"container {container.id} is not running")
-            await self._stop(container, signal_name, timeout_s)
-        self.publish(container, "stop")
+            state = container.state
+            if not state.is_up:
+                raise Conflict(f"container {container.id} is not running")
+            chosen = container.config.get("StopSignal") or container.image_config.get("StopSignal")
+            ends = not chosen or number in (container.options.stop_signal, signal.SIGKILL)
+            container.no_restart |= ends
+            if not self._stopping:
+                state.stopped_by_user = True
+                if container.options.restart.name != "no":
+                    self.save(container)
+            if state.status == "restarting":
+                if ends:
+                    self._give_up(container)
+                return
+            self.process_of(container).signal(number)
+            self.publish(container, "kill", signal=str(number))
+            if ends and state.status == "paused":
+                await self.thaw(container)
 
-    async def _stop(self, container: Container, signal_name: str, timeout_s: int | None) -> None:
-        number = parse_signal(signal_name) if signal_name else container.options.stop_signal
-        patience_s = container.options.stop_timeout_s if timeout_s is None else timeout_s
-        await self._signal_and_wait(container, number, None if patience_s < 0 else patience_s)
-        if container.state.status == "running":
-            await self._signal_and_wait(container, 9, None)
+    def _give_up(self, container: Container) -> None:
+        """Do not start it again after all."""
+        if container.retry:
+            container.retry.cancel()
+        container.move("exit")
+        self.save(container)
 
-    async def _signal_and_wait(self, container: Container, number: int, patience_s: float | None) -> None:
+    async def thaw(self, container: Container) -> None:
+        await asyncio.to_thread(self.cgroup_of(container).thaw)
+        container.move("unpause")
+        self.save(container)
+        if container.options.healthcheck:
+            self.health.watch(container)
+        self.publish(container, "unpause")
+
+    async def freeze(self, container: Container) -> None:
+        """Raises SystemFault when a process of it does not stop."""
+        await asyncio.to_thread(self.cgroup_of(container).freeze)
+        container.move("pause")
+        self.save(container)
+        if container.options.healthcheck:
+            self.health.unwatch(container)
+        self.publish(container, "pause")
+
+    async def end(self, container: Container, number: int, patience_s: float | None) -> None:
+        """A signal, then SIGKILL after `patience_s` (None: its own, negative: never); returns when it has ended."""
+        patience_s = container.options.stop_timeout_s if patience_s is None else patience_s
         ended = container.next_exit()
-        self.process_of(container).signal(number)
-        self.publish(container, "kill", signal=str(number))
+        await self.signal(container, number)
         try:
-            async with asyncio.timeout(patience_s):
-                await ended
+            async with asyncio.timeout(None if patience_s < 0 else patience_s):
+                await asyncio.shield(ended)
         except TimeoutError:
-            pass
+            await self.kill_and_wait(container)
 
-    async def restart(self, container: Container, signal_name: str = "", timeout_s: int | None = None) -> None:
-        async with container.changing:
-            if container.state.status == "running":
-                await self._stop(container, signal_name, timeout_s)
-        await self.start(container)
-        self.publish(container, "restart")
-
-    async def wait(self, container: Container, condition: WaitCondition) -> State:
-        """The state at the awaited moment."""
-        if condition == "removed":
-            if container.id not in self._containers:
-                return container.state
-            return await container.removal()
-        if condition == "not-running" and container.state.status != "running":
-            return container.state
-        return await container.next_exit()
+    async def kill_and_wait(self, container: Container) -> None:
+        """SIGKILL until it has ended; nothing for one that has. Raises SystemFault when that does not help."""
+        ended = container.next_exit()
+        try:
+            await self.signal(container, signal.SIGKILL)
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                await ended
+        except Conflict:
+            return
+        except TimeoutError:
+            raise SystemFault(
+                f"tried to kill container {container.id}, but did not receive an exit event: a process in it is "
+                "stuck in the kernel"
+            ) from None
 
     # --- remove
 
     async def remove(self, container: Container, force: bool = False, volumes: bool = False) -> None:
         """Raises Conflict for a running one without `force`."""
-        async with container.changing:
-            if container.id not in self._containers:
-                raise NotFound(f"No such container: {container.id}")
-            if container.state.status == "running":
-                if not force:
-                    raise Conflict(
-                        f'cannot remove container "/{container.name}": container is running: stop the container '
-                        "before removing or force remove"
-                    )
-                await self._signal_and_wait(container, 9, None)
-            if container.id in self._containers:
-                self._remove_now(container, volumes)
+        state = container.state
+        if state.status == "removing":
+            raise Conflict(f"removal of container {container.id} is already in progress")
+        if state.is_up and not force:
+            remedy = (
+                "must be unpaused first"
+                if state.status == "paused"
+                else "stop the container before removing or force remove"
+            )
+            joint = " and " if state.status == "paused" else ": "
+            raise Conflict(f'cannot remove container "/{container.name}": container is {state.status}{joint}{remedy}')
+        while True:
+            if container.state.is_up:
+                await self.kill_and_wait(container)
+            async with container.changing:
+                if container.id not in self._containers:
+                    if container.options.auto_remove:
+                        return  # it was faster
+                    raise NotFound(f"No such container: {container.id}")
+                if not container.state.is_up:  # else somebody started it in between
+                    self._remove_now(container, volumes)
+                    return
 
     def _remove_now(self, container: Container, volumes: bool) -> None:
+        """All in one go; what a killed engine leaves of it is removed at the next start."""
         container.move("remove")
+        anonymous = self._own_volumes(container) if volumes else []
+        if anonymous:
+            self.save(container)
+        else:
+            self._store.delete("container", container.id)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._trash.discard(container.directory)
+            self._snapshots.remove(container.id)
+            for name in anonymous:
+                self._volumes.remove(name, [])
+        except (WherryError, OSError) as error:
+            container.move("fail")
+            container.state.error = f"unable to remove filesystem for {container.id}: {error}"
+            self.save(container)
+            container.removal_failed()
+            raise SystemFault(container.state.error) from error
         self._store.delete("container", container.id)
         del self._containers[container.id]
         del self._names[container.name]
-        self._snapshots.remove(container.id)
-        self._trash.discard(container.directory)
-        if volumes:
-            for name in container.volumes.values():
-                volume = self._volumes.get(name)
-                if volume.anonymous and not self.users_of_volume(name):
-                    self._volumes.remove(name, [])
         self.publish(container, "destroy")
         container.gone()
+
+    def _own_volumes(self, container: Container) -> list[str]:
+        """Its anonymous volumes that no other container uses."""
+        known = {volume.name for volume in self._volumes.all() if volume.anonymous}
+        return [
+            name
+            for name in dict.fromkeys(container.volumes.values())
+            if name in known and self.users_of_volume(name) == [container.id]
+        ]
 
     # --- streams
 
@@ -432,8 +543,11 @@ class ContainerService:
             process_known = own.get(container.id)
             if process_known is not None:
                 await self._adopt(container, process_known)
-            elif container.state.status == "running":
+            elif container.state.has_process:
                 await self._adopt_orphan(container)
+            elif container.state.status in ("removing", "dead"):
+                container.state.status = "dead"
+                self._remove_now(container, volumes=True)
         self._processes.settled()
         self._restore_lost_directories()
         self._snapshots.retain(self._containers)
@@ -449,15 +563,49 @@ class ContainerService:
                 self._snapshots.prepare(container.id, self.image_of(container))
                 log.warning("what container %s had written is lost, its directories were missing", container.id)
 
+    def resume(self) -> None:
+        """Start what restart policies want after the engine's own start, remove what `--rm` left behind."""
+        self._spawn(self._resume())
+
+    async def _resume(self) -> None:
+        for container in reversed(self.all()):
+            state, options = container.state, container.options
+            if state.has_process or container.retry:
+                continue
+            if state.status == "restarting" or (
+                state.started_ns
+                and wanted(options.restart, state.exit_code, state.restart_count, state.stopped_by_user)
+            ):
+                if state.status == "restarting":  # the engine ended while it waited
+                    container.move("exit")
+                try:
+                    await self.start(container)
+                except (WherryError, OSError) as error:
+                    log.warning("container %s was not started again: %s", container.id, error)
+            elif options.auto_remove:
+                await self._auto_remove(container)
+
     async def _adopt(self, container: Container, known: Known) -> None:
+        if known.exited and not container.state.has_process and container.state.finished_ns == known.exited.at_ns:
+            self._processes.forget(known.key)  # the engine died right after it had taken note
+            return
         fds = await self._processes.link.reopen(known.key)
         writer = self._logs[container.id] = LogWriter(container.log_path)
         live = self._processes.adopt(known, fds, container.options.tty, writer.write, container.hub)
-        if container.state.status != "running":  # the engine died between the start and its note of it
+        if not container.state.has_process:  # the engine died between the start and its note of it
             container.move("start")
             container.state.started_ns = time.time_ns()
         container.state.pid, container.state.start_time = known.pid, known.start_time
-        self._store.put("container", container.id, container.to_document())
+        self._follow_adopted(container, live)
+
+    def _follow_adopted(self, container: Container, live: LiveProcess) -> None:
+        cgroup = self.cgroup_of(container)
+        with contextlib.suppress(WherryError, OSError):
+            if cgroup.is_frozen() != (container.state.status == "paused"):  # it died around a pause
+                container.move("unpause" if container.state.status == "paused" else "pause")
+        container.oom_kills = oom_kills(cgroup) if container.state.oom_killed else 0
+        self.save(container)
+        self._watch(container)
         self._spawn(self._follow(container, live))
 
     async def _adopt_orphan(self, container: Container) -> None:
@@ -468,14 +616,18 @@ class ContainerService:
             (container.id, ""), state.pid, state.start_time, writer.write, container.hub
         )
         if live:
-            self._spawn(self._follow(container, live))
+            self._follow_adopted(container, live)
         else:
             await self._ended(container, UnknownExit(255, time.time_ns()))
 
     async def stop_all(self) -> None:
         """Stop every running container, all at once."""
-        running = [container for container in self._containers.values() if container.state.status == "running"]
-        await asyncio.gather(*(self._stop(container, "", None) for container in running))
+        self._stopping = True
+        running = [container for container in self._containers.values() if container.state.is_up]
+        ends = [self.end(container, container.options.stop_signal, None) for container in running]
+        for fault in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(fault, BaseException) and not isinstance(fault, Conflict):  # Conflict: it had ended
+                log.error("not everything could be stopped: %s", fault)
         await self.settle()
 
     async def settle(self) -> None:
@@ -486,8 +638,35 @@ class ContainerService:
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
+        for container in self._containers.values():
+            self._unwatch(container)
+            if container.retry:
+                container.retry.cancel()
         for writer in self._logs.values():
             writer.close()
+
+    def _watch(self, container: Container) -> None:
+        """Begin what goes on while it runs; costs nothing for one without a health check or a memory limit."""
+        if container.options.healthcheck and container.state.status == "running":
+            self.health.watch(container)
+        if container.options.resources.get("memory", {}).get("limit"):
+            cgroup = self.cgroup_of(container)
+            container.oom_watch = OomWatch.on(cgroup, lambda: self._check_oom(container, cgroup))
+
+    def _unwatch(self, container: Container) -> None:
+        if container.options.healthcheck:
+            self.health.unwatch(container)
+        if container.oom_watch:
+            container.oom_watch.close()
+            container.oom_watch = None
+
+    def _check_oom(self, container: Container, cgroup: Cgroup) -> None:
+        """The kernel has killed a process of it for the memory limit, if the count says so."""
+        count = oom_kills(cgroup)
+        if count > container.oom_kills:
+            container.oom_kills = count
+            container.state.oom_killed = True
+            self.publish(container, "oom")
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
         shown = {
@@ -497,22 +676,3 @@ class ContainerService:
             **attributes,
         }
         self._events.publish(Event("container", action, container.id, shown))
-
-
-def _oom_killed(cgroup: Cgroup) -> bool:
-    try:
-        return cgroup.oom_kills() > 0
-    except (WherryError, OSError):
-        return False
-
-
-def _start_fault_code(error: Exception) -> int:
-    """What a shell would say: 127 not found, 126 not executable, else Docker's 128."""
-    if isinstance(error, ProcessFault):
-        return START_FAULT_CODES.get(errno.errorcode.get(error.errno, ""), 128)
-    return 128
-
-
-def _explained(fault: ProcessFault) -> ProcessFault:
-    """In Docker's words, which its CLI reads the exit status from."""
-    return ProcessFault(fault.phase, fault.errno, f"failed to create task for container: {fault}")

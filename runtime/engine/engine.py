@@ -16,8 +16,10 @@ from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
 from runtime.engine import embedded
 from runtime.engine.containers import ContainerService
+from runtime.engine.control import Control
 from runtime.engine.events import Event, EventBus
 from runtime.engine.execs import ExecService
+from runtime.engine.health import HealthMonitors
 from runtime.engine.networks import NetworkService
 from runtime.engine.processes import ProcessTable
 from runtime.engine.settings import EngineSettings
@@ -84,6 +86,9 @@ class Engine:
         self._exits.callback(self.containers.close)
         self.execs = ExecService(self.containers, self.snapshots, self.processes)
         self._exits.callback(self.execs.close)
+        self.control = Control(self.containers)
+        self.health = self.containers.health = HealthMonitors(self.containers, self.execs)
+        self._exits.callback(self.health.close)
         self.containers.load()
         known = await self.processes.connect()
         running = self.containers.still_running(known)
@@ -129,10 +134,10 @@ class Engine:
                 f"conflict: unable to delete {image.id[7:19]} (must be forced) - image is referenced in "
                 "multiple repositories"
             )
-        if last and users and not (force and all(user.state.status != "running" for user in users)):
+        if last and users and not (force and not any(user.state.is_up for user in users)):
             user = users[0]
-            how = "cannot be forced" if user.state.status == "running" else "must be forced"
-            what = "running container" if user.state.status == "running" else "stopped container"
+            how = "cannot be forced" if user.state.is_up else "must be forced"
+            what = "running container" if user.state.is_up else "stopped container"
             raise Conflict(
                 f'conflict: unable to remove repository reference "{name}" ({how}) - image is being used by '
                 f"{what} {user.id[:12]}"

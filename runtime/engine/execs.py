@@ -13,11 +13,11 @@ from typing import Any
 from runtime.content.merged import read_in_layers
 from runtime.content.snapshots import Snapshots
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
-from runtime.engine import spec_gen
+from runtime.engine import faults, spec_gen
 from runtime.engine.container import Container
 from runtime.engine.containers import ContainerService
 from runtime.engine.processes import LiveProcess, ProcessTable
-from runtime.engine.stdio import OutputHub
+from runtime.engine.stdio import OutputHub, Sink
 from runtime.errors import Conflict, InvalidParameter, NotFound, ProcessFault
 
 START_FAILED_CODE = 126
@@ -40,6 +40,7 @@ class Exec:
     attach_stderr: bool
     privileged: bool
     detach_keys: str = ""
+    console_size: tuple[int, int] = (0, 0)  # rows, columns
     pid: int = 0
     exit_code: int | None = None
     started: bool = False
@@ -57,6 +58,7 @@ class ExecService:
         self._snapshots = snapshots
         self._processes = processes
         self._execs: dict[str, Exec] = {}
+        self._known_containers: set[str] = set()  # those whose removal forgets their execs
         self._followers: set[asyncio.Task[None]] = set()
 
     def get(self, id: str) -> Exec:
@@ -70,12 +72,15 @@ class ExecService:
         args = document.get("Cmd") or []
         if not isinstance(args, list) or not args:
             raise InvalidParameter("No exec command specified")
-        self._containers.process_of(container)
+        self._check_container(container)
+        env = document.get("Env") or []
+        if not isinstance(env, list) or not all(isinstance(entry, str) for entry in env):
+            raise InvalidParameter("invalid Env: a list of strings is needed")
         exec = Exec(
             secrets.token_hex(32),
             container,
             [str(word) for word in args],
-            list(document.get("Env") or []),
+            env,
             document.get("User") or "",
             document.get("WorkingDir") or "",
             bool(document.get("Tty")),
@@ -84,19 +89,42 @@ class ExecService:
             bool(document.get("AttachStderr")),
             bool(document.get("Privileged")),
             document.get("DetachKeys") or "",
+            parse_console_size(document),
         )
+        if container.id not in self._known_containers:
+            self._known_containers.add(container.id)
+            container.removal().add_done_callback(lambda _: self._forget(container))
         self._execs[exec.id] = exec
         container.execs.append(exec.id)
         self._containers.publish(container, f"exec_create: {' '.join(exec.args)}", execID=exec.id)
         return exec
 
-    async def start(self, exec: Exec, console_size: tuple[int, int] = (0, 0)) -> LiveProcess:
-        """Raises Conflict if it was started before or the container has stopped, ProcessFault."""
+    def _forget(self, container: Container) -> None:
+        self._known_containers.discard(container.id)
+        self._execs = {id: exec for id, exec in self._execs.items() if exec.container is not container}
+
+    def _check_container(self, container: Container) -> None:
+        self._containers.process_of(container)
+        if container.state.status == "paused":
+            raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+
+    def check_startable(self, exec: Exec) -> None:
+        """Raises Conflict if it was started before, or the container does not run."""
+        self._check_container(exec.container)
+        if exec.exit_code is not None:
+            raise Conflict(f"Error: Exec command {exec.id} has already run")
         if exec.started:
-            raise Conflict(f"exec {exec.id} has already been started: create another one")
+            raise Conflict(f"Error: Exec command {exec.id} is already running")
+
+    async def start(
+        self, exec: Exec, console_size: tuple[int, int] = (0, 0), sink: Sink = lambda stream, data: None
+    ) -> LiveProcess:
+        """Raises Conflict if it was started before or the container has stopped, ProcessFault."""
+        self.check_startable(exec)
         container = exec.container
         init = self._containers.process_of(container)
         exec.started = True
+        console_size = console_size if any(console_size) else exec.console_size
         process = container.directory / f"exec-{exec.id}.json"
         process.write_text(json.dumps(self._process(exec, console_size)))
         pidfd = os.pidfd_open(init.pid)
@@ -114,17 +142,15 @@ class ExecService:
                 launch,
                 terminal=exec.tty,
                 stdin=exec.open_stdin,
-                sink=lambda stream, data: None,
+                sink=sink,
                 hub=exec.hub,
                 extra_fds={"container": pidfd} | ({} if cgroup_fd is None else {"cgroup": cgroup_fd}),
             )
         except ProcessFault as fault:
-            exec.exit_code = START_FAILED_CODE if fault.errno != 2 else 127
-            exec.hub.end()
-            raise ProcessFault(fault.phase, fault.errno, f"OCI runtime exec failed: {fault}") from None
+            self._end(exec, faults.exit_code_of(fault, START_FAILED_CODE))
+            raise faults.exec_failed(fault) from None
         except BaseException:
-            exec.exit_code = START_FAILED_CODE
-            exec.hub.end()
+            self._end(exec, START_FAILED_CODE)
             raise
         finally:
             os.close(pidfd)
@@ -167,13 +193,20 @@ class ExecService:
 
     async def _follow(self, exec: Exec, live: LiveProcess) -> None:
         exit = await live.ended
-        exec.exit_code = exit.code
         exec.live = None
+        self._end(exec, exit.code)
+        self._containers.publish(exec.container, "exec_die", execID=exec.id, exitCode=str(exit.code))
+
+    def _end(self, exec: Exec, code: int) -> None:
+        exec.exit_code = code
         exec.hub.end()
         if exec.id in exec.container.execs:
             exec.container.execs.remove(exec.id)
-        self._containers.publish(exec.container, "exec_die", execID=exec.id, exitCode=str(exit.code))
-        asyncio.get_running_loop().call_later(KEPT_AFTER_EXIT_S, self._execs.pop, exec.id, None)
+        asyncio.get_running_loop().call_later(KEPT_AFTER_EXIT_S, lambda: self._execs.pop(exec.id, None))
+
+    def detached(self, exec: Exec) -> None:
+        """A person left it running by the detach keys."""
+        self._containers.publish(exec.container, "exec_detach", execID=exec.id)
 
     def resize(self, exec: Exec, rows: int, columns: int) -> None:
         if exec.live is None:
@@ -183,6 +216,18 @@ class ExecService:
     def close(self) -> None:
         for follower in self._followers:
             follower.cancel()
+
+
+def parse_console_size(document: Mapping[str, Any]) -> tuple[int, int]:
+    """ConsoleSize: rows and columns, (0, 0) for none; raises InvalidParameter."""
+    size = document.get("ConsoleSize") or [0, 0]
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(isinstance(number, int) and 0 <= number < 65536 for number in size)
+    ):
+        raise InvalidParameter("invalid ConsoleSize: a list of two numbers, rows and columns, is needed")
+    return size[0], size[1]
 
 
 def _without(env: list[str], overriding: list[str]) -> list[str]:

@@ -101,6 +101,10 @@ class ProcessTable:
         await self.link.connect()
         return await self.link.processes()
 
+    def forget(self, key: Key) -> None:
+        """The end of a container's own process is on record; until then the launcher tells it to every engine."""
+        self.link.ack(key)
+
     def get(self, key: Key) -> LiveProcess | None:
         return self._live.get(key)
 
@@ -190,7 +194,8 @@ class ProcessTable:
     def _finish(self, live: LiveProcess, exit: Exit) -> None:
         def done(_: asyncio.Future[Exit]) -> None:
             self._live.pop(live.key, None)
-            self.link.ack(live.key)
+            if live.key[1]:
+                self.link.ack(live.key)
 
         if not live.ended.done():
             live.ended.add_done_callback(done)

@@ -50,14 +50,18 @@ RUNS: list[tuple[list[str], bytes | None, int, str]] = [
     (["--sysctl", "net.ipv4.ip_forward=0", "busybox", "cat", "/proc/sys/net/ipv4/ip_forward"], None, 0, "^0$"),
     (["--mount", "type=tmpfs,dst=/t,tmpfs-size=1m", "busybox", "df", "-k", "/t"], None, 0, "1024"),
     (["--label", "a=b", "--name", "labelled", "busybox", "true"], None, 0, ""),
-    (["--restart", "always", "busybox", "true"], None, 125, "--restart"),
+    (
+        ["--restart", "always", "busybox", "true"],
+        None,
+        125,
+        "--restart and --rm",
+    ),
 ]
 
 
 @pytest.mark.parametrize("arguments, input, code, pattern", RUNS, ids=[" ".join(case[0])[:50] for case in RUNS])
 def test_run(engine: RunningEngine, arguments: list[str], input: bytes | None, code: int, pattern: str) -> None:
-    rm = [] if "--restart" in arguments else ["--rm"]
-    done = engine.docker("run", *rm, *arguments, input=input)
+    done = engine.docker("run", "--rm", *arguments, input=input)
     assert done.returncode == code, done
     assert re.search(pattern, (done.stdout + done.stderr).decode().strip(), re.MULTILINE), done
     assert engine.docker("ps", "-aq").stdout == b""

@@ -85,7 +85,7 @@ async def attach(engine: Engine, request: Request) -> Answer:
 
 async def _feed(engine: Engine, container: Container, first: bytes, reader: asyncio.StreamReader, keys: bytes) -> bool:
     """Client to process; waits for the start when the client attached before it."""
-    if container.state.status != "running" and (await container.next_start()).status != "running":
+    if not container.state.has_process and not (await container.next_start()).has_process:
         return False
     stdin = engine.containers.process_of(container).stdio.stdin
     if stdin is None:
@@ -93,18 +93,19 @@ async def _feed(engine: Engine, container: Container, first: bytes, reader: asyn
     return await stream.send_input(first, reader, stdin, stream.DetachKeys(keys), container.options.stdin_once)
 
 
-async def carry(output: Any, feed: Any) -> None:
-    """Run both directions until the output ends or the person detaches."""
+async def carry(output: Any, feed: Any) -> bool:
+    """Run both directions until the output ends or the person detaches; whether they did."""
     sending = asyncio.ensure_future(output)
     feeding = asyncio.ensure_future(feed) if feed is not None else None
     try:
         if feeding:
             await asyncio.wait((sending, feeding), return_when=asyncio.FIRST_COMPLETED)
             if feeding.done() and not feeding.cancelled() and feeding.result():
-                return
+                return True
         await sending
+        return False
     except ConnectionError:
-        return
+        return False
     finally:
         tasks = [task for task in (sending, feeding) if task]
         for task in tasks:

@@ -10,7 +10,7 @@ from runtime.api import wire
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
 from runtime.engine.container import Container
-from runtime.engine.containers import WaitCondition
+from runtime.engine.control import WaitCondition
 from runtime.engine.engine import Engine
 from runtime.errors import InvalidParameter, NotFound
 
@@ -30,7 +30,7 @@ async def list_containers(engine: Engine, request: Request) -> Answer:
     found = [
         container
         for container in engine.containers.all()
-        if (show_all or limit or container.state.status == "running") and _matches(engine, container, filters)
+        if (show_all or limit or container.state.is_up) and _matches(engine, container, filters)
     ]
     return json_response([_summary(engine, container) for container in (found[:limit] if limit else found)])
 
@@ -104,7 +104,7 @@ async def inspect(engine: Engine, request: Request) -> Answer:
         "HostsPath": str(container.directory / "hosts"),
         "LogPath": str(container.log_path),
         "Name": f"/{container.name}",
-        "RestartCount": 0,
+        "RestartCount": container.state.restart_count,
         "Driver": "overlay2",
         "Platform": "linux",
         "MountLabel": "",
@@ -151,18 +151,28 @@ async def start(engine: Engine, request: Request) -> Answer:
 
 async def stop(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
-    await engine.containers.stop(container, request.query.text("signal"), request.query.number("t"))
+    await engine.control.stop(container, request.query.text("signal"), request.query.number("t"))
     return empty_response()
 
 
 async def restart(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
-    await engine.containers.restart(container, request.query.text("signal"), request.query.number("t"))
+    await engine.control.restart(container, request.query.text("signal"), request.query.number("t"))
     return empty_response()
 
 
 async def kill(engine: Engine, request: Request) -> Answer:
-    engine.containers.kill(engine.containers.get(request.params["id"]), request.query.text("signal"))
+    await engine.control.kill(engine.containers.get(request.params["id"]), request.query.text("signal"))
+    return empty_response()
+
+
+async def pause(engine: Engine, request: Request) -> Answer:
+    await engine.control.pause(engine.containers.get(request.params["id"]))
+    return empty_response()
+
+
+async def unpause(engine: Engine, request: Request) -> Answer:
+    await engine.control.unpause(engine.containers.get(request.params["id"]))
     return empty_response()
 
 
@@ -178,15 +188,18 @@ async def wait(engine: Engine, request: Request) -> Answer:
     if condition not in WAIT_CONDITIONS:
         raise InvalidParameter(f'invalid condition: "{condition}"')
     # Registered before the headers go out: the client starts the container when it has seen them.
-    waiting = asyncio.ensure_future(engine.containers.wait(container, cast(WaitCondition, condition)))
+    waiting = asyncio.ensure_future(engine.control.wait(container, cast(WaitCondition, condition)))
     await asyncio.sleep(0)
 
     async def answer() -> AsyncIterator[bytes]:
         try:
-            state = await waiting
+            code, error = await waiting
         finally:
             waiting.cancel()
-        yield json_response({"StatusCode": state.exit_code}).body
+        body: dict[str, Any] = {"StatusCode": code}
+        if error:
+            body["Error"] = {"Message": error}
+        yield json_response(body).body
 
     return StreamResponse(answer(), headers={"Content-Type": "application/json"})
 
@@ -199,6 +212,8 @@ ROUTES: list[Route] = [
     ("POST", "/containers/{id}/stop", stop),
     ("POST", "/containers/{id}/restart", restart),
     ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/pause", pause),
+    ("POST", "/containers/{id}/unpause", unpause),
     ("POST", "/containers/{id}/wait", wait),
     ("DELETE", "/containers/{id}", remove),
 ]

@@ -7,43 +7,47 @@ from runtime.api.handlers.container_streams import carry, read_size
 from runtime.api.http1 import Answer, Hijacked, Request
 from runtime.api.router import Route, empty_response, json_response
 from runtime.engine.engine import Engine
-from runtime.errors import Conflict, WherryError
+from runtime.engine.execs import parse_console_size
+from runtime.errors import WherryError
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
 async def create(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
-    exec = engine.execs.create(container, await request.json())
+    body = await request.json()
+    stream.parse_detach_keys(body.get("DetachKeys") or DEFAULT_DETACH_KEYS)
+    exec = engine.execs.create(container, body)
     return json_response({"Id": exec.id}, 201)
 
 
 async def start(engine: Engine, request: Request) -> Answer:
     exec = engine.execs.get(request.params["id"])
     body = await request.json()
-    rows, columns = body.get("ConsoleSize") or (0, 0)
+    size = parse_console_size(body)
     if body.get("Detach"):
-        await engine.execs.start(exec, (rows, columns))
+        await engine.execs.start(exec, size)
         return empty_response(200)
-    if exec.started:
-        raise Conflict(f"exec {exec.id} has already been started: create another one")
+    engine.execs.check_startable(exec)
     listener = exec.hub.listen()
     try:
-        engine.containers.process_of(exec.container)
         first, reader, writer = await request.hijack(stream.content_type(exec.tty, request.api_version))
         try:
-            live = await engine.execs.start(exec, (rows, columns))
+            live = await engine.execs.start(exec, size)
         except (WherryError, OSError) as error:
             # The stream is open already: the sentence goes where the output would have gone, as Docker does.
             message = f"{error}\r\n".encode()
             writer.write(message if exec.tty else stream.frame(2, message))
             return Hijacked()
-        keys = stream.parse_detach_keys(exec.detach_keys or "ctrl-p,ctrl-q") if exec.tty else b""
+        keys = stream.parse_detach_keys(exec.detach_keys or DEFAULT_DETACH_KEYS) if exec.tty else b""
         output = stream.send_output(
             listener, writer, tty=exec.tty, stdout=exec.attach_stdout, stderr=exec.attach_stderr
         )
         feed = None
         if live.stdio.stdin is not None and exec.open_stdin:
             feed = stream.send_input(first, reader, live.stdio.stdin, stream.DetachKeys(keys), True)
-        await carry(output, feed)
+        if await carry(output, feed):
+            engine.execs.detached(exec)
     finally:
         listener.close()
     return Hijacked()

@@ -79,19 +79,34 @@ HOST_CONFIG_DEFAULTS: dict[str, Any] = {
 
 def state(container: Container) -> dict[str, Any]:
     facts = container.state
-    return {
+    shown: dict[str, Any] = {
         "Status": facts.status,
-        "Running": facts.status == "running",
-        "Paused": False,
-        "Restarting": False,
+        "Running": facts.is_up,
+        "Paused": facts.status == "paused",
+        "Restarting": facts.status == "restarting",
         "OOMKilled": facts.oom_killed,
-        "Dead": False,
+        "Dead": facts.status == "dead",
         "Pid": facts.pid,
         "ExitCode": facts.exit_code,
         "Error": facts.error,
         "StartedAt": timestamp(facts.started_ns),
         "FinishedAt": timestamp(facts.finished_ns),
     }
+    if facts.health:
+        shown["Health"] = {
+            "Status": facts.health.status,
+            "FailingStreak": facts.health.failing_streak,
+            "Log": [
+                {
+                    "Start": timestamp(probe.started_ns),
+                    "End": timestamp(probe.ended_ns),
+                    "ExitCode": probe.exit_code,
+                    "Output": probe.output,
+                }
+                for probe in facts.health.log
+            ],
+        }
+    return shown
 
 
 def config(container: Container) -> dict[str, Any]:
@@ -221,14 +236,23 @@ def ports_summary(member: Membership | None, container: Container) -> list[dict[
 
 
 def status_text(facts: State) -> str:
-    """`Up 5 minutes`, `Exited (0) 2 hours ago`, `Created`: the STATUS column of `docker ps`."""
+    """`Up 5 minutes (healthy)`, `Exited (0) 2 hours ago`, `Created`: the STATUS column of `docker ps`."""
     now = time.time_ns()
-    if facts.status == "running":
-        return f"Up {human_duration((now - facts.started_ns) / 1e9)}"
-    if facts.status == "created" or not facts.finished_ns:
-        return "Created"
+    if facts.status == "restarting":
+        return f"Restarting ({facts.exit_code}) {human_duration((now - facts.finished_ns) / 1e9)} ago"
+    if facts.is_up:
+        up = f"Up {human_duration((now - facts.started_ns) / 1e9)}"
+        if facts.status == "paused":
+            return f"{up} (Paused)"
+        if facts.health:
+            return f"{up} ({'health: ' if facts.health.status == 'starting' else ''}{facts.health.status})"
+        return up
     if facts.status == "removing":
         return "Removal In Progress"
+    if facts.status == "dead":
+        return "Dead"
+    if facts.status == "created" or not facts.finished_ns:
+        return "Created"
     return f"Exited ({facts.exit_code}) {human_duration((now - facts.finished_ns) / 1e9)} ago"
 
 

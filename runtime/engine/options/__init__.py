@@ -1,7 +1,14 @@
 """What a client asked for, in the engine's own words; see `request.parse`."""
 
 from runtime.engine.options.limits import merge_limits, verify_limits
-from runtime.engine.options.model import EndpointConfig, MountRequest, Options, PortRequest
+from runtime.engine.options.model import (
+    EndpointConfig,
+    Healthcheck,
+    MountRequest,
+    Options,
+    PortRequest,
+    RestartPolicy,
+)
 from runtime.engine.options.mounts import VOLUME_NAME, anonymous_volume_name
 from runtime.engine.options.networks import endpoint_config
 from runtime.engine.options.ports import parse_port
@@ -11,9 +18,11 @@ from runtime.engine.options.signals import parse_signal
 __all__ = [
     "VOLUME_NAME",
     "EndpointConfig",
+    "Healthcheck",
     "MountRequest",
     "Options",
     "PortRequest",
+    "RestartPolicy",
     "anonymous_volume_name",
     "endpoint_config",
     "merge_limits",

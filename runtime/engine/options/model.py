@@ -61,6 +61,26 @@ class EndpointConfig:
 
 
 @dataclass(frozen=True)
+class RestartPolicy:
+    """`max_retries` is for on-failure alone; 0 is no limit."""
+
+    name: Literal["no", "always", "unless-stopped", "on-failure"] = "no"
+    max_retries: int = 0
+
+
+@dataclass(frozen=True)
+class Healthcheck:
+    """`args` is what is executed in the container; times in seconds."""
+
+    args: list[str]
+    interval_s: float = 30.0
+    timeout_s: float = 30.0
+    start_period_s: float = 0.0
+    start_interval_s: float = 5.0
+    retries: int = 3
+
+
+@dataclass(frozen=True)
 class Options:
     """Everything the engine acts on, in its own words."""
 
@@ -85,6 +105,8 @@ class Options:
     read_only_root: bool
     init: bool
     auto_remove: bool
+    restart: RestartPolicy
+    healthcheck: Healthcheck | None
     privileged: bool
     cap_add: list[str]
     cap_drop: list[str]

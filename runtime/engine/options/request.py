@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from runtime.engine.options.fields import ip, own_or
+from runtime.engine.options.lifetime import healthcheck, restart_policy
 from runtime.engine.options.model import Document, Options
 from runtime.engine.options.mounts import mounts
 from runtime.engine.options.networks import endpoints, network_mode
@@ -40,13 +41,12 @@ ONLY_VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "UsernsMode": ("--userns", (None, "", "host")),
     "Cgroup": ("Cgroup", (None, "")),
 }
-RESTART_POLICIES = ("", "no")
 LOG_DRIVERS = ("", "json-file")
 
 
 def parse(config: Document, host: Document, networking: Document, image: Document) -> Options:
     """Merge a create request with its image's config; raises InvalidParameter or NotSupported."""
-    _refuse(config, host)
+    _refuse(host)
     env = _merge_env(image.get("Env") or [], config.get("Env") or [])
     mode = network_mode(host)
     security = security_options(host.get("SecurityOpt") or [])
@@ -73,6 +73,8 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         read_only_root=bool(host.get("ReadonlyRootfs")),
         init=bool(host.get("Init")),
         auto_remove=bool(host.get("AutoRemove")),
+        restart=restart_policy(host),
+        healthcheck=healthcheck(config, image),
         privileged=bool(host.get("Privileged")),
         cap_add=capabilities("--cap-add", host.get("CapAdd") or []),
         cap_drop=capabilities("--cap-drop", host.get("CapDrop") or []),
@@ -99,24 +101,18 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
     )
 
 
-def _refuse(config: Document, host: Document) -> None:
+def _refuse(host: Document) -> None:
     for name, option in REFUSED_HOST_FIELDS.items():
         if host.get(name):
             raise NotSupported(f"{option} ({name}) is not supported by this version of Wherry: leave it out")
     for name, (option, allowed) in ONLY_VALUES.items():
         if host.get(name) not in allowed:
             raise NotSupported(f"{option} {host[name]!r} is not supported by this version of Wherry: leave it out")
-    policy = (host.get("RestartPolicy") or {}).get("Name") or ""
-    if policy not in RESTART_POLICIES:
-        raise NotSupported(f"--restart {policy} is not supported by this version of Wherry: leave it out")
     driver = (host.get("LogConfig") or {}).get("Type") or ""
     if driver not in LOG_DRIVERS:
         raise NotSupported(f"--log-driver {driver} is not supported by this version of Wherry: use json-file")
     if (host.get("LogConfig") or {}).get("Config"):
         raise NotSupported("--log-opt is not supported by this version of Wherry: leave it out")
-    health = (config.get("Healthcheck") or {}).get("Test") or []
-    if health and health != ["NONE"]:
-        raise NotSupported("--health-cmd is not supported by this version of Wherry: leave it out")
 
 
 def _args(config: Document, image: Document) -> list[str]:
