@@ -178,7 +178,7 @@ class ContainerService:
             if container.options.user or container.options.groups:
                 self._bundles.user_of(container, rootfs)
             self._make_volumes(container, rootfs, undo)
-            self._store.put("container", id, container.to_document())
+            self.save(container)
             undo.pop_all()
         self._containers[id] = container
         self._names[name] = id

@@ -76,7 +76,7 @@ async def scenario(settings: EngineSettings, archive: Path, monkeypatch: pytest.
             engine.images.load(stream)
 
         async def create_and_start() -> None:
-            container = engine.containers.create("", CONFIG, HOST_CONFIG, {})
+            container, _ = engine.containers.create("", CONFIG, HOST_CONFIG, {})
             try:
                 await engine.containers.start(container)
             finally:
