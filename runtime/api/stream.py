@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterable
 
+from runtime.engine.logs import Lines
 from runtime.engine.stdio import STDERR, STDOUT, InputPipe
 
 RAW = "application/vnd.docker.raw-stream"
@@ -19,7 +20,28 @@ def content_type(tty: bool, api_version: tuple[int, int]) -> str:
 
 def frame(stream: int, data: bytes) -> bytes:
     """One frame: stream number, three zero bytes, big-endian length, data."""
-    return struct.pack(">BxxxI", stream, len(data)) + data
+    return _frame_head(stream, len(data)) + data
+
+
+def render_raw(lines: Lines) -> bytes:
+    """Log lines of a terminal: nothing but their text."""
+    return lines.prefix + (lines.newline + lines.prefix).join(lines.lines) + lines.newline
+
+
+def render_frames(lines: Lines) -> bytes:
+    """Log lines with a frame each, for a client may take each frame for a line."""
+    around = len(lines.prefix) + len(lines.newline)
+    sizes = list(map(len, lines.lines))
+    if min(sizes) == max(sizes):
+        head = _frame_head(lines.stream, sizes[0] + around) + lines.prefix
+        return head + (lines.newline + head).join(lines.lines) + lines.newline
+    heads = {size: _frame_head(lines.stream, size + around) + lines.prefix for size in set(sizes)}
+    parts = [heads[size] + line for size, line in zip(sizes, lines.lines, strict=True)]
+    return lines.newline.join(parts) + lines.newline
+
+
+def _frame_head(stream: int, size_bytes: int) -> bytes:
+    return struct.pack(">BxxxI", stream, size_bytes)
 
 
 class DetachKeys:

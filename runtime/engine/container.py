@@ -125,10 +125,6 @@ class Container:
         self._removed: list[asyncio.Future[State]] = []
 
     @property
-    def log_path(self) -> Path:
-        return self.directory / f"{self.id}-json.log"
-
-    @property
     def hostname(self) -> str:
         return self.options.hostname or self.id[:12]
 

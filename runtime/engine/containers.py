@@ -23,7 +23,7 @@ from runtime.engine.bundle import Bundles
 from runtime.engine.container import Container, Health, State
 from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
-from runtime.engine.logs import LogQuery, LogWriter, read_log
+from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open_log, read_log
 from runtime.engine.networks import NetworkService
 from runtime.engine.oom import OomWatch, oom_kills
 from runtime.engine.options import verify_limits
@@ -39,6 +39,7 @@ from runtime.errors import (
     InvalidParameter,
     NotFound,
     NotModified,
+    NotSupported,
     ProcessFault,
     SystemFault,
     WherryError,
@@ -83,7 +84,7 @@ class ContainerService:
         self._events = events
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}
-        self._logs: dict[str, LogWriter] = {}
+        self._logs: dict[str, Log] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.health: HealthWatch
@@ -248,7 +249,7 @@ class ContainerService:
             cgroup_fd = cgroup.open_fd()
             if cgroup_fd is not None:
                 extra_fds["cgroup"] = cgroup_fd
-            writer = LogWriter(container.log_path)
+            writer = open_log(container)
             undo.callback(writer.close)
 
             async def launch(fds: Any) -> Any:
@@ -505,8 +506,14 @@ class ContainerService:
     def listen(self, container: Container) -> Listener:
         return container.hub.listen()
 
-    def read_log(self, container: Container, query: LogQuery) -> AsyncIterator[tuple[int, bytes]]:
-        return read_log(container.log_path, self._logs.get(container.id), query)
+    def read_log(self, container: Container, query: LogQuery, render: Render) -> AsyncIterator[bytes]:
+        """The wanted lines as `render` makes them bytes; raises NotSupported when none are kept."""
+        options = container.options.log
+        if options.driver == "none":
+            raise NotSupported("configured logging driver does not support reading")
+        log = self._logs.get(container.id)
+        writer = log if isinstance(log, LogWriter) else None
+        return read_log(log_path(container), options.max_files, writer, query, render)
 
     def resize(self, container: Container, rows: int, columns: int) -> None:
         self.process_of(container).stdio.resize(rows, columns)
@@ -590,7 +597,7 @@ class ContainerService:
             self._processes.forget(known.key)  # the engine died right after it had taken note
             return
         fds = await self._processes.link.reopen(known.key)
-        writer = self._logs[container.id] = LogWriter(container.log_path)
+        writer = self._logs[container.id] = open_log(container)
         live = self._processes.adopt(known, fds, container.options.tty, writer.write, container.hub)
         if not container.state.has_process:  # the engine died between the start and its note of it
             container.move("start")
@@ -611,7 +618,7 @@ class ContainerService:
     async def _adopt_orphan(self, container: Container) -> None:
         state = container.state
         container.directory.mkdir(mode=0o710, exist_ok=True)
-        writer = self._logs[container.id] = LogWriter(container.log_path)
+        writer = self._logs[container.id] = open_log(container)
         live = self._processes.adopt_orphan(
             (container.id, ""), state.pid, state.start_time, writer.write, container.hub
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 from runtime.api import stream, wire
@@ -37,26 +36,21 @@ async def logs(engine: Engine, request: Request) -> Answer:
         stderr=query.flag("stderr"),
         since_ns=wire.parse_timestamp(query.text("since") or "0"),
         until_ns=wire.parse_timestamp(query.text("until") or "0"),
-        tail=None if query.text("tail", "all") in ("all", "") else query.number("tail"),
+        tail=_tail(query.text("tail")),
         timestamps=query.flag("timestamps"),
+        details=query.flag("details"),
         follow=query.flag("follow"),
     )
     if not (wanted.stdout or wanted.stderr):
         raise InvalidParameter("Bad parameters: you must choose at least one stream")
     tty = container.options.tty
+    chunks = engine.containers.read_log(container, wanted, stream.render_raw if tty else stream.render_frames)
+    return StreamResponse(chunks, headers={"Content-Type": stream.content_type(tty, request.api_version)})
 
-    async def chunks() -> AsyncIterator[bytes]:
-        batch = bytearray()
-        async for number, line in engine.containers.read_log(container, wanted):
-            batch += line if tty else stream.frame(number, line)
-            if len(batch) > stream.READ_BYTES or wanted.follow:
-                yield bytes(batch)
-                batch.clear()
-        if batch:
-            yield bytes(batch)
 
-    kind = stream.content_type(tty, request.api_version)
-    return StreamResponse(chunks(), headers={"Content-Type": kind})
+def _tail(text: str) -> int | None:
+    """A number of lines; all of them for anything else, as in Docker."""
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 async def attach(engine: Engine, request: Request) -> Answer:
@@ -69,8 +63,10 @@ async def attach(engine: Engine, request: Request) -> Answer:
     try:
         first, reader, writer = await request.hijack(stream.content_type(tty, request.api_version))
         if past:
-            async for number, line in engine.containers.read_log(container, past):
-                writer.write(line if tty else stream.frame(number, line))
+            render = stream.render_raw if tty else stream.render_frames
+            async for chunk in engine.containers.read_log(container, past, render):
+                writer.write(chunk)
+                await writer.drain()
         if not query.flag("stream"):
             return Hijacked()
         output = stream.send_output(listener, writer, tty=tty, stdout=query.flag("stdout"), stderr=query.flag("stderr"))

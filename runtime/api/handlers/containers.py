@@ -12,6 +12,7 @@ from runtime.api.router import Route, empty_response, json_response
 from runtime.engine.container import Container
 from runtime.engine.control import WaitCondition
 from runtime.engine.engine import Engine
+from runtime.engine.logs import log_path
 from runtime.errors import InvalidParameter, NotFound
 
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
@@ -102,7 +103,7 @@ async def inspect(engine: Engine, request: Request) -> Answer:
         "ResolvConfPath": str(container.directory / "resolv.conf"),
         "HostnamePath": str(container.directory / "hostname"),
         "HostsPath": str(container.directory / "hosts"),
-        "LogPath": str(container.log_path),
+        "LogPath": str(log_path(container)) if container.options.log.driver == "json-file" else "",
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
         "Driver": "overlay2",

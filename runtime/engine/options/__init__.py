@@ -1,9 +1,11 @@
 """What a client asked for, in the engine's own words; see `request.parse`."""
 
 from runtime.engine.options.limits import merge_limits, verify_limits
+from runtime.engine.options.logs import expand_tag
 from runtime.engine.options.model import (
     EndpointConfig,
     Healthcheck,
+    LogOptions,
     MountRequest,
     Options,
     PortRequest,
@@ -19,12 +21,14 @@ __all__ = [
     "VOLUME_NAME",
     "EndpointConfig",
     "Healthcheck",
+    "LogOptions",
     "MountRequest",
     "Options",
     "PortRequest",
     "RestartPolicy",
     "anonymous_volume_name",
     "endpoint_config",
+    "expand_tag",
     "merge_limits",
     "parse",
     "parse_port",

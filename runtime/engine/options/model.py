@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Document = Mapping[str, Any]
 MountKind = Literal["bind", "volume", "tmpfs"]
+LogDriver = Literal["json-file", "local", "none"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,18 @@ class Healthcheck:
 
 
 @dataclass(frozen=True)
+class LogOptions:
+    """Where output is kept; `max_size_bytes` None: one file without end. `attributes` go into every record."""
+
+    driver: LogDriver
+    max_size_bytes: int | None = None
+    max_files: int = 1
+    compress: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    tag: str = ""  # a template, see options.logs.expand_tag
+
+
+@dataclass(frozen=True)
 class Options:
     """Everything the engine acts on, in its own words."""
 
@@ -129,4 +142,5 @@ class Options:
     dns_search: list[str]
     dns_options: list[str]
     extra_hosts: list[str]
+    log: LogOptions
     console_size: tuple[int, int] = field(default=(0, 0))  # rows, columns

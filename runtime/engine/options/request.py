@@ -12,6 +12,7 @@ from typing import Any
 
 from runtime.engine.options.fields import ip, own_or
 from runtime.engine.options.lifetime import healthcheck, restart_policy
+from runtime.engine.options.logs import log_options
 from runtime.engine.options.model import Document, Options
 from runtime.engine.options.mounts import mounts
 from runtime.engine.options.networks import endpoints, network_mode
@@ -41,7 +42,6 @@ ONLY_VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "UsernsMode": ("--userns", (None, "", "host")),
     "Cgroup": ("Cgroup", (None, "")),
 }
-LOG_DRIVERS = ("", "json-file")
 
 
 def parse(config: Document, host: Document, networking: Document, image: Document) -> Options:
@@ -51,6 +51,7 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
     mode = network_mode(host)
     security = security_options(host.get("SecurityOpt") or [])
     rows, columns = (host.get("ConsoleSize") or [0, 0])[:2]
+    labels = {**(image.get("Labels") or {}), **(config.get("Labels") or {})}
     return Options(
         args=_args(config, image),
         env=env,
@@ -62,7 +63,7 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         stdin_once=bool(config.get("StdinOnce")),
         hostname=_hostname(config.get("Hostname") or ""),
         domainname=config.get("Domainname") or "",
-        labels={**(image.get("Labels") or {}), **(config.get("Labels") or {})},
+        labels=labels,
         network_mode=mode,
         endpoints=endpoints(config, networking, mode),
         ports=ports(config, host, image),
@@ -97,6 +98,7 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         dns_search=list(host.get("DnsSearch") or []),
         dns_options=list(host.get("DnsOptions") or []),
         extra_hosts=list(host.get("ExtraHosts") or []),
+        log=log_options(host, labels, env),
         console_size=(int(rows), int(columns)),
     )
 
@@ -108,11 +110,6 @@ def _refuse(host: Document) -> None:
     for name, (option, allowed) in ONLY_VALUES.items():
         if host.get(name) not in allowed:
             raise NotSupported(f"{option} {host[name]!r} is not supported by this version of Wherry: leave it out")
-    driver = (host.get("LogConfig") or {}).get("Type") or ""
-    if driver not in LOG_DRIVERS:
-        raise NotSupported(f"--log-driver {driver} is not supported by this version of Wherry: use json-file")
-    if (host.get("LogConfig") or {}).get("Config"):
-        raise NotSupported("--log-opt is not supported by this version of Wherry: leave it out")
 
 
 def _args(config: Document, image: Document) -> list[str]:

@@ -1,0 +1,258 @@
+"""Log files: what is written is read back, across rotations, torn records and full disks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.engine.logs import LogQuery, LogWriter, records
+from runtime.engine.logs.reader import Lines, read_log
+from runtime.engine.options import LogOptions
+from runtime.engine.options.logs import log_options
+from runtime.errors import InvalidParameter, NotSupported
+
+ALL = LogQuery()
+ONE_FILE = LogOptions("json-file")
+SMALL = LogOptions("json-file", max_size_bytes=2000, max_files=3)
+
+
+def text(lines: Lines) -> bytes:
+    return b"".join(lines.prefix + line + lines.newline for line in lines.lines)
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+async def read(path: Path, query: LogQuery = ALL, writer: LogWriter | None = None, max_files: int = 3) -> bytes:
+    return b"".join([chunk async for chunk in read_log(path, max_files, writer, query, text)])
+
+
+def write(path: Path, chunks: list[bytes], options: LogOptions = ONE_FILE) -> None:
+    async def work() -> None:
+        writer = LogWriter(path, options, {})
+        for chunk in chunks:
+            writer.write(1, chunk)
+        writer.close()
+        if writer._compressing:
+            await writer._compressing
+
+    run(work())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(0, 9))
+def test_local_keeps_every_byte(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes], newlines: int) -> None:
+    path = tmp_path_factory.mktemp("log") / "log"
+    chunks = [chunk + b"\n" if number % 10 < newlines else chunk for number, chunk in enumerate(chunks)]
+    write(path, chunks, LogOptions("local"))
+    assert run(read(path)) == b"".join(chunks)
+    for line in path.read_bytes().splitlines():
+        json.loads(line)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"])), max_size=30))
+def test_json_file_keeps_every_text(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    path = tmp_path_factory.mktemp("log") / "log"
+    write(path, [(text + "\n").encode() for text in texts])
+    assert run(read(path)).decode() == "".join(text + "\n" for text in texts)
+
+
+def test_what_is_not_utf8_is_shown_as_docker_does(tmp_path: Path) -> None:
+    write(tmp_path / "log", [b"a\xffb\n"])
+    assert json.loads((tmp_path / "log").read_text())["log"] == "a\ufffdb\n"
+
+
+def test_long_lines_are_pieces_of_one_line(tmp_path: Path) -> None:
+    line = b"short\n" + "ä".encode() * 30_000 + b"\nshort\n"
+    write(tmp_path / "log", [line])
+    assert run(read(tmp_path / "log")) == line
+    assert max(len(row) for row in (tmp_path / "log").read_bytes().splitlines()) < 17_000
+    shown = run(read(tmp_path / "log", LogQuery(timestamps=True)))
+    assert shown.count(b"Z ") == 3
+    assert run(read(tmp_path / "log", LogQuery(tail=2))) == line[6:]
+
+
+def test_text_that_looks_like_a_record(tmp_path: Path) -> None:
+    lines = [b'{"log":"x\\n","stream":"stdout","time":"2026"}\n', b'","stream":"stdout"\n', b"back\\\n", b"back\\n\n"]
+    write(tmp_path / "log", [b"".join(lines)])
+    assert run(read(tmp_path / "log")) == b"".join(lines)
+    write(tmp_path / "piece", [b"no newline: \\n"])
+    assert run(read(tmp_path / "piece")) == b"no newline: \\n"
+
+
+@pytest.mark.parametrize("options", [SMALL, LogOptions("local", 2000, 3, compress=True)], ids=["plain", "gzip"])
+def test_rotation(tmp_path: Path, options: LogOptions) -> None:
+    path = tmp_path / "log"
+    lines = [b"line %d\n" % number for number in range(300)]
+    write(path, lines, options)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == (["log", "log.1.gz", "log.2.gz"] if options.compress else ["log", "log.1", "log.2"])
+    kept = run(read(path)).splitlines(keepends=True)
+    assert kept == lines[-len(kept) :]
+    assert 40 < len(kept) < 300
+    for tail in (0, 1, 25, 40, 300):
+        assert run(read(path, LogQuery(tail=tail))).splitlines(keepends=True) == kept[len(kept) - tail :][-tail:] * (
+            tail > 0
+        )
+    assert all(2000 <= file.stat().st_size < 2200 for file in tmp_path.glob("log.[12]"))
+
+
+def test_a_single_file_begins_again(tmp_path: Path) -> None:
+    write(tmp_path / "log", [b"x" * 99 + b"\n"] * 50, LogOptions("json-file", 2000, 1))
+    assert [file.name for file in tmp_path.iterdir()] == ["log"]
+    assert (tmp_path / "log").stat().st_size < 2300
+
+
+def test_follow_across_rotations(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    async def work() -> bytes:
+        writer = LogWriter(path, SMALL, {})
+        writer.write(1, b"first\n")
+        following = asyncio.ensure_future(read(path, LogQuery(follow=True), writer))
+        for number in range(200):
+            writer.write(1, b"line %d\n" % number)
+            await asyncio.sleep(0)
+        writer.close()
+        return await following
+
+    assert run(work()) == b"first\n" + b"".join(b"line %d\n" % number for number in range(200))
+
+
+def test_follow_ends_at_the_wanted_time(tmp_path: Path) -> None:
+    import time
+
+    async def work() -> bytes:
+        writer = LogWriter(tmp_path / "log", SMALL, {})
+        writer.write(1, b"now\n")
+        until = LogQuery(follow=True, until_ns=time.time_ns() + 50_000_000)
+        try:
+            return await read(tmp_path / "log", until, writer)
+        finally:
+            writer.close()
+
+    assert run(work()) == b"now\n"
+
+
+def test_an_unfinished_line_is_soon_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.engine.logs.writer.IDLE_S", 0.01)
+
+    async def work() -> None:
+        writer = LogWriter(tmp_path / "log", SMALL, {})
+        following = read_log(tmp_path / "log", 1, writer, LogQuery(follow=True, timestamps=True), text)
+        writer.write(1, "prompt€".encode()[:-1])
+        assert (await anext(following)).endswith(b"Z prompt")
+        writer.write(1, "€".encode()[-1:] + b" answered\n")
+        assert await anext(following) == "€ answered\n".encode()
+        writer.write(1, b"next\n")
+        assert (await anext(following)).endswith(b"Z next\n")
+        writer.close()
+        await following.aclose()  # type: ignore[attr-defined]
+
+    run(work())
+    assert run(read(tmp_path / "log", LogQuery(tail=2))) == "prompt€ answered\nnext\n".encode()
+
+
+def test_a_torn_record_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, [b"one\n", b"two\n"])
+    os.truncate(path, path.stat().st_size - 20)
+    write(path, [b"three\n"])
+    assert run(read(path)) == b"one\nthree\n"
+    assert run(read(path, LogQuery(tail=1))) == b"three\n"
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    room = [130]
+    real = os.write
+
+    def limited(fd: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        size = min(room[0], len(data))
+        room[0] -= size
+        return real(fd, data[:size])
+
+    async def work() -> None:
+        writer = LogWriter(tmp_path / "log", SMALL, {})
+        monkeypatch.setattr(os, "write", limited)
+        for number in range(5):
+            writer.write(1, b"line %d\n" % number)
+        room[0] = 10_000
+        writer.write(1, b"room again\n")
+        writer.close()
+
+    run(work())
+    assert run(read(tmp_path / "log")) == b"line 0\nroom again\n"
+    refused, again = [record.message for record in caplog.records]
+    assert refused.endswith("cannot be written, output is lost until it can: No space left on device")
+    assert re.search(r"is written again; 2\d\d bytes of it were lost", again)
+
+
+def test_streams_times_and_details(tmp_path: Path) -> None:
+    async def work() -> None:
+        writer = LogWriter(tmp_path / "log", SMALL, {"b": "2", "a": "x y"})
+        writer.write(1, b"out\n")
+        writer.write(2, b"err\n")
+        writer.close()
+
+    run(work())
+    assert run(read(tmp_path / "log", LogQuery(stdout=False))) == b"err\n"
+    assert run(read(tmp_path / "log", LogQuery(details=True))) == b"a=x+y,b=2 out\na=x+y,b=2 err\n"
+    times = [records.parse_time_ns(json.loads(line)["time"]) for line in (tmp_path / "log").read_text().splitlines()]
+    assert times[0] < times[1]
+    assert run(read(tmp_path / "log", LogQuery(since_ns=times[1]))) == b"err\n"
+    assert run(read(tmp_path / "log", LogQuery(until_ns=times[0]))) == b"out\n"
+
+
+REFUSED: list[tuple[str, dict[str, str], str]] = [
+    ("json-file", {"max-size": "0"}, "max-size must be a positive number"),
+    ("json-file", {"max-size": "ten"}, "invalid size: 'ten'"),
+    ("json-file", {"max-file": "0"}, "max-file cannot be less than 1"),
+    ("json-file", {"max-file": "x"}, 'strconv.Atoi: parsing "x": invalid syntax'),
+    ("json-file", {"compress": "true"}, "compress cannot be true when max-file is less than 2 or max-size is not set"),
+    ("json-file", {"colour": "red"}, "unknown log opt 'colour' for json-file log driver"),
+    ("local", {"labels": "a"}, "unknown log opt 'labels' for log driver local"),
+    ("json-file", {"mode": "fast"}, "logger: logging mode not supported: fast"),
+    (
+        "json-file",
+        {"max-buffer-size": "1m"},
+        "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+    ),
+]
+
+
+@pytest.mark.parametrize("driver, options, sentence", REFUSED, ids=[str(case[1]) for case in REFUSED])
+def test_options_refused(driver: str, options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        log_options({"LogConfig": {"Type": driver, "Config": options}}, {}, [])
+    assert str(refused.value) == sentence
+
+
+def test_options() -> None:
+    with pytest.raises(NotSupported, match=r"--log-driver syslog is not supported.*json-file, local or none"):
+        log_options({"LogConfig": {"Type": "syslog"}}, {}, [])
+    given = {"max-size": "10m", "max-file": "3", "compress": "true", "mode": "non-blocking", "max-buffer-size": "4m"}
+    parsed = log_options({"LogConfig": {"Type": "", "Config": given}}, {}, [])
+    assert (parsed.driver, parsed.max_size_bytes, parsed.max_files, parsed.compress) == (
+        "json-file",
+        10_000_000,
+        3,
+        True,
+    )
+    local = log_options({"LogConfig": {"Type": "local"}}, {}, [])
+    assert (local.max_size_bytes, local.max_files, local.compress) == (20 << 20, 5, True)
+    chosen = {"labels": "a", "labels-regex": "^b", "env": "HOME", "tag": "{{.Name}}"}
+    parsed = log_options({"LogConfig": {"Config": chosen}}, {"a": "1", "bc": "2", "d": "3"}, ["HOME=/", "X=y"])
+    assert parsed.attributes == {"a": "1", "bc": "2", "HOME": "/"}
