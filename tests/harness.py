@@ -74,7 +74,8 @@ class RunningEngine:
         wanted = f"launcher\0--run-dir\0{self.run_dir}\0".encode()
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if wanted in (process / "cmdline").read_bytes():
+                # Inits that stand ready are copies of it under another name.
+                if wanted in (process / "cmdline").read_bytes() and "launcher" in (process / "comm").read_text():
                     return int(process.name)
             except (FileNotFoundError, ProcessLookupError):
                 continue

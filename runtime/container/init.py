@@ -25,9 +25,9 @@ class Plan(NamedTuple):
     commit: list[Phase]
 
 
-def run(plan: Plan, report: Report) -> NoReturn:
+def run(plan: Plan, report: Report, stage: int = -1) -> NoReturn:
     """Apply `plan` and execute its program; on any failure report it and end the process."""
-    init = Init(report, plan.program.environment)
+    init = Init(report, plan.program.environment, stage)
     if not _apply(plan.prepare, init):
         os._exit(1)
     args = plan.program.args

@@ -139,6 +139,22 @@ class MountFilesystem(NamedTuple):
                 mounts.move_mount(tree, target)
 
 
+class MoveStaged(NamedTuple):
+    """A tree of mounts that was made ahead below the stage (`template`), to the same place below the root."""
+
+    destination: str
+
+    def describe(self) -> str:
+        return f'error mounting "{self.destination}" to rootfs at "{self.destination}"'
+
+    def apply(self, init: Init) -> None:
+        with (
+            _closing(make_directory(init.root, self.destination)) as target,
+            _closing(open_in(init.stage, self.destination)) as tree,
+        ):
+            mounts.move_mount(tree, target, self.destination)
+
+
 class BindMount(NamedTuple):
     """`source` is a path of the host."""
 
@@ -206,13 +222,12 @@ class MountCgroupV1(NamedTuple):
             _, controllers, path = line.split(":", 2)
             own[controllers] = path
         with _closing(make_directory(init.root, self.destination)) as target:
-            tree = _tmpfs("cgroup", "mode=755", attributes=self.attributes.set & ~mounts.MOUNT_ATTR_RDONLY)
+            tree = tmpfs("cgroup", "mode=755", attributes=self.attributes.set & ~mounts.MOUNT_ATTR_RDONLY)
             mounts.move_mount(tree, target)
         with _closing(tree):
             for names, mount_point, key in self.hierarchies:
                 self._bind(tree, names, f"{mount_point}{own.get(key, '/')}")
-            if self.attributes.set & mounts.MOUNT_ATTR_RDONLY:
-                mounts.mount_setattr(tree, set_=mounts.MOUNT_ATTR_RDONLY)
+            mounts.mount_setattr(tree, set_=self.attributes.set, recursive=True)
 
     def _bind(self, tree: int, names: Sequence[str], source: str) -> None:
         directory = ",".join(names)
@@ -220,21 +235,30 @@ class MountCgroupV1(NamedTuple):
         if len(names) > 1:
             for name in names:
                 os.symlink(directory, name, dir_fd=tree)
-        with (
-            _closing(mounts.open_tree(source)) as cgroup,
-            _closing(os.open(directory, os.O_PATH | os.O_CLOEXEC, dir_fd=tree)) as target,
-        ):
-            mounts.mount_setattr(cgroup, set_=self.attributes.set)
-            mounts.move_mount(cgroup, target)
+        with _closing(mounts.open_tree(source)) as cgroup:
+            mounts.move_mount(cgroup, tree, name=directory)
 
 
-def _tmpfs(source: str, *options: str, attributes: int) -> int:
+def tmpfs(source: str, *options: str, attributes: int) -> int:
+    """A detached tmpfs with `options` (key=value)."""
     with _closing(mounts.fsopen("tmpfs")) as fs:
         mounts.fsconfig_string(fs, "source", source)
         for option in options:
             mounts.fsconfig_string(fs, *option.split("=", 1))
         mounts.fsconfig_create(fs)
         return mounts.fsmount(fs, attributes)
+
+
+def _empty_directory() -> int:
+    return tmpfs(
+        "tmpfs",
+        "nr_inodes=1",
+        "nr_blocks=1",
+        attributes=mounts.MOUNT_ATTR_RDONLY
+        | mounts.MOUNT_ATTR_NOSUID
+        | mounts.MOUNT_ATTR_NODEV
+        | mounts.MOUNT_ATTR_NOEXEC,
+    )
 
 
 class MaskPaths(NamedTuple):
@@ -249,17 +273,9 @@ class MaskPaths(NamedTuple):
         return "mask paths"
 
     def apply(self, init: Init) -> None:
-        null = open_in(init.root, "/dev/null")
-        empty = _tmpfs(
-            "tmpfs",
-            "nr_inodes=1",
-            "nr_blocks=1",
-            attributes=mounts.MOUNT_ATTR_RDONLY
-            | mounts.MOUNT_ATTR_NOSUID
-            | mounts.MOUNT_ATTR_NODEV
-            | mounts.MOUNT_ATTR_NOEXEC,
-        )
-        with _closing(null), _closing(empty):
+        empty = -1
+        # Closed at the end, when all are attached: to close a detached mount takes the kernel a grace period.
+        with _closing(open_in(init.root, "/dev/null")) as null, contextlib.ExitStack() as opened:
             status = os.stat(null)
             if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
                 raise Refused(
@@ -271,11 +287,16 @@ class MaskPaths(NamedTuple):
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 with _closing(target):
-                    cover = empty if stat.S_ISDIR(os.stat(target).st_mode) else null
-                    with _closing(mounts.open_tree(b"", dir_fd=cover)) as tree:
+                    if not stat.S_ISDIR(os.stat(target).st_mode):
+                        tree = mounts.open_tree(b"", dir_fd=null)
+                        opened.callback(os.close, tree)
                         # Read-only also stops chmod(2) and chown(2) of the covering file.
                         mounts.mount_setattr(tree, set_=mounts.MOUNT_ATTR_RDONLY)
-                        mounts.move_mount(tree, target, path)
+                    else:
+                        tree = _empty_directory() if empty < 0 else mounts.open_tree(b"", dir_fd=empty)
+                        opened.callback(os.close, tree)
+                        empty = tree
+                    mounts.move_mount(tree, target, path)
 
 
 class ReadonlyPaths(NamedTuple):

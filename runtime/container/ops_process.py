@@ -271,7 +271,8 @@ class SetHome(NamedTuple):
         return f"look up the home directory of user {self.uid}"
 
     def apply(self, init: Init) -> None:
-        init.environment.setdefault("HOME", self._home())
+        if "HOME" not in init.environment:
+            init.environment["HOME"] = self._home()
 
     def _home(self) -> str:
         try:

@@ -191,6 +191,16 @@ def compile_container(spec: "Spec", launch: Launch, facts: HostFacts) -> Plan:
     return Plan(_program(process), prepare, commit)
 
 
+def mount_ops(spec: "Spec", launch: Launch, facts: HostFacts) -> list[Op]:
+    """What of `compile_container` makes the tree of mounts, in order."""
+    return [
+        *_root(spec, launch),
+        *_mounts(spec, launch, facts),
+        *_devices(spec, facts),
+        *_paths(spec),
+    ]
+
+
 def compile_exec(
     process: "Process",
     launch: Launch,
@@ -374,13 +384,17 @@ def _paths(spec: "Spec") -> list[Op]:
     # Made before the root becomes read-only; an image need not have its own working directory.
     if (cwd := spec["process"]["cwd"]) != "/":
         ops.append(MakeDirectory(cwd))
-    if readonly := linux.get("readonlyPaths"):
-        ops.append(ReadonlyPaths(readonly))
-    if masked := linux.get("maskedPaths"):
-        ops.append(MaskPaths(masked))
+    # Those in /proc apart: `template` has them done ahead.
+    ops += [ReadonlyPaths(paths) for paths in _by_tree(linux.get("readonlyPaths", ())) if paths]
+    ops += [MaskPaths(paths) for paths in _by_tree(linux.get("maskedPaths", ())) if paths]
     if spec.get("root", {"path": ""}).get("readonly"):
         ops.append(ReadonlyRoot())
     return ops
+
+
+def _by_tree(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    in_proc = [path for path in paths if path.startswith("/proc/")]
+    return in_proc, [path for path in paths if not path.startswith("/proc/")]
 
 
 def _labels(process: "Process", facts: HostFacts) -> list[Op]:

@@ -8,9 +8,12 @@ import array
 import json
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 _MAX_BYTES = 16 * 1024
+_MAX_ORDER_BYTES = 256 * 1024
+_MAX_ORDER_FDS = 8
 _MAX_MESSAGE_CHARACTERS = 2000
 _GO = b"go"
 
@@ -38,6 +41,15 @@ class Report:
         """Have the parent run the hooks of the runtime namespace; False if one failed, or nobody answers."""
         self._send("hooks", {})
         return self._socket.recv(len(_GO)) == _GO
+
+    def await_order(self) -> tuple[bytes, list[int]] | None:
+        """What `send_order` sends to an init that stands ready; None if the parent goes away instead."""
+        space = socket.CMSG_SPACE(_MAX_ORDER_FDS * 4)
+        order, control, _, _ = self._socket.recvmsg(_MAX_ORDER_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        return (order, _descriptors(control)) if order else None
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def created(self) -> None:
         """Everything is set up, and the program waits for `start`: from here on the parent may go away."""
@@ -73,11 +85,21 @@ def receive(sock: socket.socket) -> News | None:
     datagram, control, _, _ = sock.recvmsg(_MAX_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
     if not datagram:
         return None
+    fds = _descriptors(control)
+    body = json.loads(datagram)
+    return News(body["kind"], body, fds[0] if fds else None)
+
+
+def send_order(sock: socket.socket, order: bytes, fds: list[int]) -> None:
+    """Tell an init that stands ready which container it is; raises OSError if it is gone, or the order too long."""
+    sock.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
+
+
+def _descriptors(control: Iterable[tuple[int, int, bytes]]) -> list[int]:
     fds = array.array("i")
     for _, _, payload in control:
         fds.frombytes(payload)
-    body = json.loads(datagram)
-    return News(body["kind"], body, fds[0] if fds else None)
+    return list(fds)
 
 
 def hooks_done(sock: socket.socket) -> None:

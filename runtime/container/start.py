@@ -54,7 +54,7 @@ def start_container(
     """
 
     def main(report: Report) -> NoReturn:
-        _run(lambda: compile_container(spec, _with_filter(launch, spec, filter_dir), facts), report)
+        run_compiled(lambda: compile_container(spec, with_filter(launch, spec, filter_dir), facts), report)
 
     flags, namespace = _checked(lambda: (clone_flags(spec, launch.netns), pid_namespace_path(spec)))
     if namespace is None:
@@ -82,10 +82,10 @@ def start_exec(
 
     def main(report: Report) -> NoReturn:
         def compiled() -> Plan:
-            with_filter = _with_filter(launch, read_config(launch.bundle), filter_dir)
-            return compile_exec(_read_json(process), with_filter, container, facts)
+            filtered = with_filter(launch, read_config(launch.bundle), filter_dir)
+            return compile_exec(_read_json(process), filtered, container, facts)
 
-        _run(compiled, report)
+        run_compiled(compiled, report)
 
     try:
         return spawn(main, 0, cgroup_fd=cgroup_fd, pid_namespace=(container, CLONE_NEWPID))
@@ -96,13 +96,14 @@ def start_exec(
         raise
 
 
-def _run(compiled: Callable[[], Plan], report: Report) -> NoReturn:
+def run_compiled(compiled: Callable[[], Plan], report: Report, stage: int = -1) -> NoReturn:
+    """In the child: compile a plan and run it; what cannot be compiled is reported too."""
     try:
         plan = _checked(compiled)
     except Refused as refusal:
         report.failed("config", refusal.errno, str(refusal))
         os._exit(1)
-    init.run(plan, report)
+    init.run(plan, report, stage)
 
 
 def _checked(read: Callable[[], T]) -> T:
@@ -112,7 +113,8 @@ def _checked(read: Callable[[], T]) -> T:
         raise Refused(errno.EINVAL, f"config.json is malformed: {error!r}") from None
 
 
-def _with_filter(launch: Launch, spec: "Spec", filter_dir: str) -> Launch:
+def with_filter(launch: Launch, spec: "Spec", filter_dir: str) -> Launch:
+    """`launch` with the compiled filter, if config.json wants one; raises Refused if it is missing."""
     wanted = spec.get("linux", {}).get("seccomp")
     if wanted is None:
         return launch

@@ -16,6 +16,12 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._running = False
+        self._when_idle: Callback | None = None
+        self._idle_s = 0.0
+
+    def call_when_idle(self, idle_s: float, callback: Callback) -> None:
+        """Call `callback` once, when nothing has happened for `idle_s`; it replaces one that still waits for that."""
+        self._when_idle, self._idle_s = callback, idle_s
 
     def add(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` is readable, at end of file, or in error."""
@@ -34,11 +40,15 @@ class Loop:
     def run(self) -> None:
         self._running = True
         while self._running:
-            for fd, _ in self._epoll.poll():
+            ready = self._epoll.poll(self._idle_s if self._when_idle else None)
+            if not ready and self._when_idle:
+                callback, self._when_idle = self._when_idle, None
+                callback()
+            for fd, _ in ready:
                 # An earlier callback of this round may have removed it.
-                callback = self._callbacks.get(fd)
-                if callback is not None:
-                    callback()
+                on_ready = self._callbacks.get(fd)
+                if on_ready is not None:
+                    on_ready()
 
     def stop(self) -> None:
         self._running = False

@@ -13,11 +13,12 @@ from runtime.container import interpreter
 from runtime.container.facts import read_host_facts
 from runtime.container.spawn import forget_ignored_signals
 from runtime.launcher.loop import Loop
-from runtime.launcher.protocol import LOCK_NAME, LOG_NAME, SOCKET_NAME
+from runtime.launcher.pool import ReadyInits
+from runtime.launcher.protocol import LOCK_NAME, LOG_NAME, SOCKET_NAME, STAGE_NAME
 from runtime.launcher.server import Server
 from runtime.linux.process import set_name
 
-USAGE = """usage: python -m runtime launcher --run-dir DIR [--daemon]
+USAGE = """usage: python -m runtime launcher --run-dir DIR [--daemon] [--cold]
 
 Start containers for the engine, and keep what a restarted engine needs to find them again. The engine starts this
 by itself; by hand it is of use only with an engine on the same DIR.
@@ -25,6 +26,7 @@ by itself; by hand it is of use only with an engine on the same DIR.
 options:
   --run-dir DIR  where launcher.sock, launcher.lock and (with --daemon) launcher.log are; made if it is missing
   --daemon       go into the background; exit with 0 once the socket answers
+  --cold         prepare nothing ahead
   -h, --help     show this
 
 signals:
@@ -35,6 +37,7 @@ signals:
 class _Options(NamedTuple):
     run_dir: str
     daemon: bool
+    cold: bool
 
 
 class _UsageError(Exception):
@@ -62,11 +65,13 @@ def main(argv: list[str]) -> int:
 
 # By hand: argparse would be a tenth of this process's memory.
 def _parse(argv: list[str]) -> _Options:
-    run_dir, daemon = "", False
+    run_dir, daemon, cold = "", False, False
     arguments = iter(argv)
     for argument in arguments:
         if argument == "--daemon":
             daemon = True
+        elif argument == "--cold":
+            cold = True
         elif argument == "--run-dir":
             run_dir = next(arguments, "")
         elif argument.startswith("--run-dir="):
@@ -75,7 +80,7 @@ def _parse(argv: list[str]) -> _Options:
             raise _UsageError(f"unknown argument {argument!r}")
     if not run_dir:
         raise _UsageError("--run-dir is missing")
-    return _Options(os.path.abspath(run_dir), daemon)
+    return _Options(os.path.abspath(run_dir), daemon, cold)
 
 
 def _serve(options: _Options) -> int:
@@ -95,7 +100,7 @@ def _serve(options: _Options) -> int:
     if options.daemon:
         _detach(os.path.join(options.run_dir, LOG_NAME))
     try:
-        _loop(listener)
+        _loop(listener, None if options.cold else _stage(options.run_dir))
     finally:
         os.unlink(path)
     return 0
@@ -128,7 +133,13 @@ def _detach(log: str) -> None:
     os.closerange(null, null + 1)
 
 
-def _loop(listener: socket.socket) -> None:
+def _stage(run_dir: str) -> str:
+    stage = os.path.join(run_dir, STAGE_NAME)
+    os.makedirs(stage, mode=0o700, exist_ok=True)
+    return stage
+
+
+def _loop(listener: socket.socket, stage: str | None) -> None:
     facts = read_host_facts()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -136,7 +147,7 @@ def _loop(listener: socket.socket) -> None:
     set_name("wherry-launcher")
     loop = Loop()
     _stop_on_signal(loop)
-    Server(loop, listener, facts)
+    Server(loop, listener, facts, None if stage is None else ReadyInits(loop, facts, stage))
     # Everything here so far stays for good: no collection may touch (and copy) those pages in a child.
     gc.collect()
     gc.freeze()

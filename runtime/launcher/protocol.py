@@ -32,6 +32,7 @@ VERSION = 1
 SOCKET_NAME = "launcher.sock"
 LOCK_NAME = "launcher.lock"
 LOG_NAME = "launcher.log"
+STAGE_NAME = "stage"
 
 MAX_DATAGRAM_BYTES = 64 * 1024
 MAX_FDS = 64

@@ -16,6 +16,7 @@ from runtime.launcher.children import Children, Process
 from runtime.launcher.connection import Connection
 from runtime.launcher.fdstore import FdStore, Key
 from runtime.launcher.loop import Loop
+from runtime.launcher.pool import ReadyInits
 from runtime.launcher.protocol import KEEP_PREFIX, STDIO, Message
 
 _LIST_CHUNK = 100
@@ -27,10 +28,11 @@ _MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 class Server:
     """The launcher on `listener`: at most one engine at a time, a new one in place of the old."""
 
-    def __init__(self, loop: Loop, listener: socket.socket, facts: HostFacts) -> None:
+    def __init__(self, loop: Loop, listener: socket.socket, facts: HostFacts, ready: ReadyInits | None) -> None:
         self._loop = loop
         self._listener = listener
         self._facts = facts
+        self._ready = ready
         self._store = FdStore()
         self._children = Children(loop, self._store, self._started, self._failed, self._exited)
         self._connection: Connection | None = None
@@ -106,13 +108,12 @@ class Server:
         )
 
         def start() -> Child:
-            return start_container(
-                read_config(launch.bundle),
-                launch,
-                self._facts,
-                filter_dir=launch.bundle,
-                cgroup_fd=fds.get("cgroup"),
-            )
+            spec = read_config(launch.bundle)
+            cgroup = fds.get("cgroup")
+            # To be born in a cgroup is cheaper than to move there: on cgroup v2 that waits for the whole machine.
+            if self._ready and cgroup is None and (child := self._ready.start(spec, launch)):
+                return child
+            return start_container(spec, launch, self._facts, filter_dir=launch.bundle, cgroup_fd=cgroup)
 
         self._start(key, message, fds, launch.bundle, start)
 
@@ -180,6 +181,8 @@ class Server:
     def _shutdown(self, message: Message, fds: dict[str, int]) -> None:
         if self._children.any_alive():
             raise Refused(errno.EBUSY, "the launcher has running containers: stop them first")
+        if self._ready:
+            self._ready.close()
         self._reply(message["seq"], {})
         self._loop.stop()
 

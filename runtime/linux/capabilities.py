@@ -6,6 +6,7 @@ to nothing. Raises OSError with the kernel's errno; an unknown name is EINVAL wi
 
 import ctypes
 import errno
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
@@ -127,11 +128,16 @@ def bounding_drop(keep: Collection[str]) -> None:
     """
     kept = _mask(keep)
     # Past NAMES too: a kernel newer than this module must not leave a capability in the set.
-    number = 0
-    while (member := _prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
-        if member and not kept >> number & 1 and _prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
-            raise os_error()
-        number += 1
+    for number in itertools.count():
+        if number < len(NAMES) and kept >> number & 1:
+            continue
+        if _prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+            failure = os_error()
+            member = _prctl(_PR_CAPBSET_READ, number, 0, 0, 0)
+            if member < 0:  # the kernel has no more
+                return
+            if member:
+                raise failure
 
 
 def set_caps(effective: Iterable[str], permitted: Iterable[str], inheritable: Iterable[str]) -> None:

@@ -124,15 +124,15 @@ def open_tree(path: str | bytes, *, recursive: bool = False, dir_fd: int = AT_FD
     return syscall(syscalls.OPEN_TREE, dir_fd, path_bytes(path), flags, filename=path or None)
 
 
-def move_mount(mount_fd: int, target_fd: int, target: str | None = None) -> None:
-    """move_mount(2): attach the (detached) mount at `mount_fd` onto what `target_fd` refers to."""
+def move_mount(mount_fd: int, target_fd: int, target: str | None = None, *, name: str = "") -> None:
+    """move_mount(2): attach the (detached) mount at `mount_fd` onto `target_fd`, or onto `name` in it."""
     syscall(
         syscalls.MOVE_MOUNT,
         mount_fd,
         b"",
         target_fd,
-        b"",
-        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        path_bytes(name),
+        MOVE_MOUNT_F_EMPTY_PATH | (0 if name else MOVE_MOUNT_T_EMPTY_PATH),
         filename=target,
     )
 

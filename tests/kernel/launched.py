@@ -27,10 +27,11 @@ class Result(NamedTuple):
 class LauncherProcess:
     """A launcher in the foreground, child of the test."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *arguments: str) -> None:
         self.run_dir = run_dir
         # Its socket is there once the daemonizing parent has left; so a daemon, of which we learn the pid by hello.
-        subprocess.run([sys.executable, "-m", "runtime", "launcher", "--run-dir", str(run_dir), "--daemon"], check=True)
+        command = [sys.executable, "-m", "runtime", "launcher", "--run-dir", str(run_dir), "--daemon", *arguments]
+        subprocess.run(command, check=True)
         with LauncherClient(run_dir) as client:
             self.pid = client.hello()["pid"]
         self._pidfd = os.pidfd_open(self.pid)
@@ -79,10 +80,10 @@ def read_to_end(fd: int) -> str:
 class Lab:
     """Containers in one launcher; whatever still lives at the end is killed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *arguments: str) -> None:
         self.directory = directory
         self.rootfs = make_rootfs(directory / "image")
-        self.launcher = LauncherProcess(directory / "run")
+        self.launcher = LauncherProcess(directory / "run", *arguments)
         self.client = self.launcher.client()
         self._pidfds: list[int] = []
         self._exits: dict[tuple[str, str], dict[str, Any]] = {}
@@ -194,7 +195,7 @@ def captured() -> Iterator[tuple[dict[str, int], tuple[int, int]]]:
 
 @pytest.fixture(scope="module")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("lab"))
+    lab = Lab(tmp_path_factory.mktemp("lab"), "--cold")
     yield lab
     lab.close()
 

@@ -1,0 +1,87 @@
+"""Inits that stand ready for the next containers, all of one template: that of the latest start."""
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from runtime.container.facts import HostFacts
+from runtime.container.plan import Launch
+from runtime.container.ready import become, prepare
+from runtime.container.spawn import Child
+from runtime.container.template import Template, template_of
+from runtime.launcher.loop import Loop
+
+if TYPE_CHECKING:
+    from runtime.oci.spec import Spec
+
+SIZE = 2
+"""Each is some 2 MB of memory; a burst of starts goes on from nothing."""
+
+PAUSE_S = 0.003
+"""Making one keeps the launcher for a millisecond: not while a container is starting, or its program about to end."""
+
+
+class ReadyInits:
+    """At most `SIZE` of them. They are children of this process, and its callers' only once taken."""
+
+    def __init__(self, loop: Loop, facts: HostFacts, stage: str) -> None:
+        """`stage` is an empty directory."""
+        self._loop = loop
+        self._facts = facts
+        self._stage = stage
+        self._template: Template | None = None
+        self._ready: list[Child] = []
+
+    def start(self, spec: "Spec", launch: Launch) -> Child | None:
+        """Start a container in an init that stands ready; None if none does, or none fits."""
+        template = template_of(spec, launch, self._facts)
+        if template is None:
+            return None
+        if template != self._template:
+            self.close()
+            self._template = template
+        self._loop.call_when_idle(PAUSE_S, self._refill)
+        while self._ready:
+            child = self._take()
+            try:
+                become(child, spec, launch)
+            except OSError:  # it has died, or the message is too long for it
+                _end(child)
+            else:
+                return child
+        return None
+
+    def close(self) -> None:
+        """End them all, and forget what to make."""
+        self._template = None
+        while self._ready:
+            _end(self._take())
+
+    def _refill(self) -> None:
+        if self._template is None or len(self._ready) >= SIZE:
+            return
+        with contextlib.suppress(OSError):  # a start says what is wrong
+            child = prepare(self._template, self._stage, self._facts)
+            self._ready.append(child)
+            self._loop.add(child.pidfd, lambda: self._died(child))
+            self._loop.call_when_idle(PAUSE_S, self._refill)
+
+    def _take(self) -> Child:
+        child = self._ready.pop(0)
+        self._loop.remove(child.pidfd)
+        return child
+
+    def _died(self, child: Child) -> None:
+        # Not made again before the next start: what killed it may well kill the next.
+        self._ready.remove(child)
+        self._loop.remove(child.pidfd)
+        _end(child)
+
+
+def _end(child: Child) -> None:
+    child.report.close()
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+    os.close(child.pidfd)
