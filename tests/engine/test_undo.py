@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -61,13 +62,17 @@ def picture(settings: EngineSettings) -> dict[str, Any]:
         "directories": sorted(str(path) for place in places for path in place.iterdir()),
         "cgroups": sorted(map(str, Path("/sys/fs/cgroup").glob(f"*{settings.cgroup_parent}/*"))),
         "published": [line for line in rules.stdout.splitlines() if "elements" in line],
-        "sockets": sum(os.readlink(f"/proc/self/fd/{fd}").startswith("socket:") for fd in _fds()),
-        "pipes": sum(os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:") for fd in _fds()),
+        "sockets": sum(link.startswith("socket:") for link in _fds()),
+        "pipes": sum(link.startswith("pipe:") for link in _fds()),
     }
 
 
 def _fds() -> list[str]:
-    return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # another thread's, closed meanwhile
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return links
 
 
 async def scenario(settings: EngineSettings, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
