@@ -4,15 +4,28 @@ Limits come as OCI `linux.resources`; what each becomes is data (`resources`), e
 (`files`). Imports nothing heavy: the launcher's side and the engine both use it.
 """
 
+import contextlib
+import os
+
 from runtime.cgroups.facts import HostFacts, host_facts
-from runtime.cgroups.files import remove_tree
+from runtime.cgroups.files import remove_tree, subdirectories
 from runtime.cgroups.hierarchy import Hierarchies, checked_path, mounted
 from runtime.cgroups.oom import OomNotice
 from runtime.cgroups.stats import Stats
 from runtime.cgroups.v1 import V1Cgroup
 from runtime.cgroups.v2 import V2Cgroup
 
-__all__ = ["Cgroup", "Hierarchies", "HostFacts", "OomNotice", "Stats", "host_facts", "open_cgroup", "remove_subtree"]
+__all__ = [
+    "Cgroup",
+    "Hierarchies",
+    "HostFacts",
+    "OomNotice",
+    "Stats",
+    "host_facts",
+    "names_below",
+    "open_cgroup",
+    "remove_subtree",
+]
 
 Cgroup = V1Cgroup | V2Cgroup
 
@@ -26,6 +39,15 @@ def open_cgroup(path: str, hierarchies: Hierarchies | None = None) -> Cgroup:
     hierarchies = hierarchies or mounted()
     kind = V2Cgroup if hierarchies.version == 2 else V1Cgroup
     return kind(hierarchies, checked_path(path))
+
+
+def names_below(path: str, hierarchies: Hierarchies | None = None) -> set[str]:
+    """Return the names of the cgroups directly below `path`, in whatever hierarchy; none if there is no such cgroup."""
+    names: set[str] = set()
+    for root in (hierarchies or mounted()).roots:
+        with contextlib.suppress(FileNotFoundError):
+            names.update(os.path.basename(found) for found in subdirectories(root + checked_path(path)))
+    return names
 
 
 def remove_subtree(path: str, hierarchies: Hierarchies | None = None) -> None:

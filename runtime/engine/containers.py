@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Protocol
 
-from runtime.cgroups import Cgroup, host_facts, open_cgroup
+from runtime.cgroups import Cgroup, host_facts, names_below, open_cgroup
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import OverlayRootfs, Snapshots
@@ -48,6 +48,7 @@ from runtime.errors import (
 log = logging.getLogger(__name__)
 
 KILL_TIMEOUT_S = 10.0
+STRAYS_TIMEOUT_S = 2.0
 
 
 class HealthWatch(Protocol):
@@ -318,7 +319,7 @@ class ContainerService:
             writer.close()
         left = await self._networks.release(container.id)
         container.execs.clear()
-        self._spawn(self._clean_up(container, cgroup))
+        self._spawn(self._clean_up(cgroup))
         container.hub.end()
         ran_s = max(0.0, (exit.at_ns - state.started_ns) / 1e9)
         held = self._stopping or container.no_restart
@@ -351,11 +352,8 @@ class ContainerService:
             if container.id in self._containers:
                 self._remove_now(container, volumes=True)
 
-    async def _clean_up(self, container: Container, cgroup: Cgroup) -> None:
-        try:
-            cgroup.delete()
-        except (WherryError, OSError) as error:
-            log.warning("the cgroup of container %s stays for now: %s", container.id, error)
+    async def _clean_up(self, cgroup: Cgroup) -> None:
+        _delete(cgroup)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -556,11 +554,24 @@ class ContainerService:
                 container.state.status = "dead"
                 self._remove_now(container, volumes=True)
         self._processes.settled()
+        await self._end_strays()
         self._restore_lost_directories()
         self._snapshots.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():
             if stray.name not in self._containers:
                 self._trash.discard(stray)
+
+    async def _end_strays(self) -> None:
+        """Undo the starts that a killed engine did not get to note: end their processes, remove their cgroups."""
+        running = {container.id for container in self._containers.values() if container.state.pid}
+        for name in names_below(self._settings.cgroup_parent) - running:
+            cgroup = open_cgroup(f"{self._settings.cgroup_parent}/{name}")
+            cgroup.kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STRAYS_TIMEOUT_S):
+                    while cgroup.pids():
+                        await asyncio.sleep(0.005)  # the kernel tells nobody when a v1 cgroup empties
+            _delete(cgroup)
 
     def _restore_lost_directories(self) -> None:
         """After a power cut the store may know a container whose directories never reached the disk."""
@@ -683,3 +694,10 @@ class ContainerService:
             **attributes,
         }
         self._events.publish(Event("container", action, container.id, shown))
+
+
+def _delete(cgroup: Cgroup) -> None:
+    try:
+        cgroup.delete()
+    except (WherryError, OSError) as error:
+        log.warning("the cgroup %s stays for now: %s", cgroup.path, error)

@@ -1,12 +1,13 @@
 """The processes the launcher has started: from clone to acknowledged exit.
 
     starting ──exec succeeded──> running ──pidfd──> exited ──ack──> forgotten
-        └──────reported failure, or died──> failed ──pidfd──> forgotten
+        └──failure, death, or nobody waits──> failed ──pidfd──> forgotten
 
 The reply to a start is sent when exec has succeeded, or, after a failure, when the child is gone: then its cgroup
 can be removed at once.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -103,6 +104,15 @@ class Children:
         self._remove(process)
         return True
 
+    def abandon_starts(self) -> None:
+        """End the children that have not got to their program: whoever asked for them will never be answered."""
+        for process in self:
+            if process.state == "starting":
+                self._close_report(process)
+                process.state = "failed"
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+
     def _remove(self, process: Process) -> None:
         del self._processes[process.key]
         self._store.drop_all(process.key)
@@ -124,13 +134,16 @@ class Children:
                 process.ready = True
             elif news.kind == "failed":
                 process.failure = StartFailure(**{name: news.body[name] for name in StartFailure._fields})
-        self._loop.remove(process.report.fileno())
-        process.report.close()
+        self._close_report(process)
         if process.ready and process.failure is None:
             process.state = "running"
             self._on_started(process)
         else:
             process.state = "failed"
+
+    def _close_report(self, process: Process) -> None:
+        self._loop.remove(process.report.fileno())
+        process.report.close()
 
     def _reap(self, process: Process) -> None:
         if process.state == "starting":

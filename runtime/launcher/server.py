@@ -57,6 +57,7 @@ class Server:
             return
         if self._connection is not None:
             self._connection.close()
+            self._connection_closed()
         self._connection = Connection(self._loop, sock, self._handle, self._connection_closed)
         for process in self._children.listed():
             if process.exited is not None:
@@ -65,6 +66,7 @@ class Server:
     def _connection_closed(self) -> None:
         self._connection = None
         self._asked.clear()
+        self._children.abandon_starts()
 
     def _handle(self, message: Message, fds: dict[str, int]) -> None:
         try:
