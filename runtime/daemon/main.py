@@ -109,6 +109,7 @@ async def _run(settings: EngineSettings, hosts: list[Host], group: int) -> None:
     async with Engine(settings) as engine:
         _write_facts(settings)
         engine.containers.resume()
+        loop.add_signal_handler(signal.SIGHUP, engine.reload)
         async with serve(engine, hosts, group):
             with contextlib.suppress(BrokenPipeError):  # whoever started us may not want to know any more
                 os.write(sys.stdout.fileno(), "".join(f"API listen on {host}\n" for host in hosts).encode())

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -107,13 +106,18 @@ class Engine:
 
     async def _reap(self) -> None:
         """Delete what removals only renamed away; those of one moment together."""
-        reaped_ns = time.time_ns()
         await asyncio.to_thread(self.snapshots.reap)
-        async for event in self.events.listen(None, None):
-            if event.action in ("destroy", "delete") and event.time_ns > reaped_ns:
-                await asyncio.sleep(REAP_DELAY_S)
-                reaped_ns = time.time_ns()
-                await asyncio.to_thread(self.snapshots.reap)
+        while True:  # a reader that fell behind is dropped, also this one
+            async for events in self.events.listen().batches():
+                if any(event.action in ("destroy", "delete") for event in events):
+                    await asyncio.sleep(REAP_DELAY_S)
+                    await asyncio.to_thread(self.snapshots.reap)
+            await asyncio.to_thread(self.snapshots.reap)
+
+    def reload(self) -> None:
+        """SIGHUP: there is no configuration to read again, but who listens is told, as by Docker's engine."""
+        attributes = {"name": os.uname().nodename, "labels": "[]", "live-restore": "true"}
+        self.events.publish(Event("daemon", "reload", self.settings.instance, attributes))
 
     # --- images: what an engine adds to the store of content
 

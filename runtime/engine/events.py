@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-HISTORY = 1024  # events kept for `since`, as many as Docker keeps times four
-QUEUE = 8192  # events a slow client may be behind before it is dropped
+log = logging.getLogger(__name__)
+
+HISTORY = 1024  # events kept for `since`; Docker keeps 256
+MAX_BEHIND = 8192  # events a listener may leave untaken before it is dropped
+PAUSE_PER_LISTENER_S = 0.001  # of a listener after a batch: a crowd takes its events in fewer, larger batches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Event:
     """One change: `type` is the kind of object, `action` what happened, `actor` its id."""
 
@@ -28,43 +33,74 @@ class EventBus:
 
     def __init__(self) -> None:
         self._history: deque[Event] = deque(maxlen=HISTORY)
-        self._queues: set[asyncio.Queue[Event | None]] = set()
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()  # one that nobody reads is soon forgotten
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
 
     def publish(self, event: Event) -> None:
         self._history.append(event)
-        for queue in list(self._queues):
-            try:
-                queue.put_nowait(event)
-            except asyncio.QueueFull:
-                self._queues.discard(queue)  # its reader sees the end of the stream and may ask again with `since`
-                queue.get_nowait()
-                queue.put_nowait(None)
+        for listener in [listener for listener in self._listeners if not listener.take(event)]:
+            self._listeners.discard(listener)
 
-    def listen(self, since_ns: int | None, until_ns: int | None) -> AsyncIterator[Event]:
-        """Events from `since_ns` (None: from this call on) to `until_ns` (None: for ever), oldest first."""
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUE)
-        past = [event for event in self._history if since_ns is not None and event.time_ns >= since_ns]
-        self._queues.add(queue)
-        return self._deliver(queue, past, until_ns)
+    def listen(self, since_ns: int | None = None, until_ns: int | None = None) -> Listener:
+        """Events from `since_ns` to `until_ns`; without both, from now on for ever. As moby's SubscribeTopic."""
+        past: list[Event] = []
+        if since_ns is not None or until_ns is not None:
+            past = [
+                event
+                for event in self._history
+                if event.time_ns >= (since_ns or 0) and (until_ns is None or event.time_ns <= until_ns)
+            ]
+        # Measured once, and then by a clock that nobody sets: the wall clock may jump while we wait.
+        left_s = None if until_ns is None else (until_ns - time.time_ns()) / 1e9
+        listener = Listener(self, past, left_s)
+        if left_s is None or left_s > 0:
+            self._listeners.add(listener)
+        return listener
 
-    async def _deliver(
-        self, queue: asyncio.Queue[Event | None], past: list[Event], until_ns: int | None
-    ) -> AsyncIterator[Event]:
+    def leave(self, listener: Listener) -> None:
+        self._listeners.discard(listener)
+
+
+class Listener:
+    """Events for one reader, in batches. `dropped` resolves when it has fallen too far behind."""
+
+    def __init__(self, bus: EventBus, past: list[Event], left_s: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        self.dropped: asyncio.Future[None] = loop.create_future()
+        self._bus = bus
+        self._events: deque[Event] = deque(past)
+        self._ends_at = None if left_s is None else loop.time() + left_s
+        self._arrived = asyncio.Event()
+
+    def take(self, event: Event) -> bool:
+        """False when that is one too many, and it is dropped."""
+        self._arrived.set()
+        if len(self._events) < MAX_BEHIND:
+            self._events.append(event)
+            return True
+        log.warning("a reader of events was dropped: it had left %d of them untaken", MAX_BEHIND)
+        self._events.clear()
+        self.dropped.set_result(None)
+        return False
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """Oldest first, until `until_ns` has come, or the listener was dropped."""
         try:
-            for event in past:
-                if until_ns is None or event.time_ns <= until_ns:
-                    yield event
-            while True:
-                left_s = None if until_ns is None else (until_ns - time.time_ns()) / 1e9
-                if left_s is not None and left_s <= 0:
-                    return
+            while not self.dropped.done():
+                if self._events:
+                    batch = list(self._events)
+                    self._events.clear()
+                    yield batch
+                    await asyncio.sleep(self._bus.listeners * PAUSE_PER_LISTENER_S)
+                    continue
+                self._arrived.clear()
                 try:
-                    async with asyncio.timeout(left_s):
-                        next_event = await queue.get()
+                    async with asyncio.timeout_at(self._ends_at):
+                        await self._arrived.wait()
                 except TimeoutError:
                     return
-                if next_event is None:
-                    return
-                yield next_event
         finally:
-            self._queues.discard(queue)
+            self._bus.leave(self)

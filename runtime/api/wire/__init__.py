@@ -11,6 +11,7 @@ from runtime.api.wire.containers import (
     status_text,
 )
 from runtime.api.wire.images import image_inspect, image_summary
+from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
 from runtime.api.wire.system import event, volume
 from runtime.api.wire.times import NEVER, human_duration, parse_timestamp, timestamp
@@ -25,6 +26,7 @@ __all__ = [
     "human_duration",
     "image_inspect",
     "image_summary",
+    "info",
     "mounts",
     "network",
     "network_settings",
@@ -34,5 +36,6 @@ __all__ = [
     "state",
     "status_text",
     "timestamp",
+    "version",
     "volume",
 ]
