@@ -148,7 +148,7 @@ def info(engine: Engine, api_version: tuple[int, int], debug: bool) -> dict[str,
 
 def _containers(engine: Engine) -> dict[str, int]:
     counts = Counter(container.state.status for container in engine.containers.all())
-    running, paused = counts["running"], counts["paused"]  # type: ignore[index]
+    running, paused = counts["running"], counts["paused"]
     return {
         "Containers": counts.total(),
         "ContainersRunning": running,
