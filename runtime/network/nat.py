@@ -24,7 +24,7 @@ from runtime.network.conntrack import forget_udp_flows_answered_by, forget_untra
 from runtime.network.faults import kernel_faults_explained
 from runtime.network.sysctl import has_ipv6, interfaces_with_sysctls, read_sysctl, write_sysctl
 
-Protocol = Literal["tcp", "udp"]
+Protocol = Literal["tcp", "udp", "sctp"]
 
 ANY_ADDRESS = IPv4Address("0.0.0.0")
 ANY_IPV6_ADDRESS = IPv6Address("::")
@@ -87,9 +87,9 @@ table {family} {name} {{
     }}
 
     chain translate {{
-        meta l4proto {{ tcp, udp }} \\
+        meta l4proto {{ tcp, udp, sctp }} \\
             dnat {family} to {family} daddr . meta l4proto . th dport map @published_on_address
-        meta l4proto {{ tcp, udp }} fib daddr type local \\
+        meta l4proto {{ tcp, udp, sctp }} fib daddr type local \\
             dnat {family} to meta l4proto . th dport map @published_on_any_address
     }}
 

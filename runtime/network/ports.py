@@ -1,49 +1,61 @@
 """Reserves host ports for containers, so that nothing else takes them and a taken one is an error at once.
 
-A reservation is a socket bound to the port, listening if TCP. Packets for a published port never reach it:
-`NatTable` sends them on before the host looks for a socket. IPv6 is not translated; there the listening
-socket is a real one, for `userland.serve_tcp`.
+A reservation is a socket bound to the port, listening if TCP. Packets for a published port mostly never reach it:
+`NatTable` sends them on before the host looks for a socket. Where that cannot be, between IPv6 and IPv4, the socket is
+a real one, for `userland`. A kernel without SCTP sockets still translates SCTP; there, our own table is all.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from runtime.errors import Conflict, InvalidParameter, PermissionDenied, SystemFault, WherryError
-from runtime.network.nat import ANY_ADDRESS, Protocol
-from runtime.network.sysctl import has_ipv6
+from runtime.network.nat import Protocol
+from runtime.network.port_owner import owner_of_port
+
+Address = IPv4Address | IPv6Address
 
 # Linux's default net.ipv4.ip_local_port_range, and Docker's fallback.
 EPHEMERAL_PORTS = range(32768, 61000)
 
-_ANY_IPV6_ADDRESS = IPv6Address("::")
-_SOCKET_KINDS: dict[Protocol, socket.SocketKind] = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_SOCKET_KINDS: dict[Protocol, tuple[socket.SocketKind, int]] = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
+
+
+class PortTaken(Conflict):
+    """`by_us`: a container of this engine has the port."""
+
+    def __init__(self, message: str, by_us: bool) -> None:
+        super().__init__(message)
+        self.by_us = by_us
 
 
 @dataclass(frozen=True, slots=True)
 class PortReservation:
-    """A host port held until `close`. A context manager.
-
-    `ipv6_listener`, if any, is to be served by `userland.serve_tcp`. It stays the reservation's to close.
-    """
+    """A host port held until `close`. A context manager. `holder` is None where the kernel has no such sockets."""
 
     protocol: Protocol
-    host_address: IPv4Address | IPv6Address
+    host_address: Address
     host_port: int
-    ipv4_holder: socket.socket | None
-    ipv6_listener: socket.socket | None
+    holder: socket.socket | None
+    allocator: PortAllocator
 
     def close(self) -> None:
-        for held in (self.ipv4_holder, self.ipv6_listener):
-            if held is not None:
-                held.close()
+        if self.holder is not None:
+            self.holder.close()
+        self.allocator.forget(self)
 
     def __enter__(self) -> Self:
         return self
@@ -55,68 +67,102 @@ class PortReservation:
 
 
 class PortAllocator:
-    """Reserves ports in the calling thread's network namespace. Thread-safe: the kernel arbitrates.
+    """Reserves ports in the calling thread's network namespace. One caller at a time.
 
     Ephemeral ports are handed out in turn, so that whoever still calls one just released meets nobody else
     there.
     """
 
-    def __init__(self, ephemeral: range = EPHEMERAL_PORTS) -> None:
-        self._ephemeral = ephemeral
+    def __init__(self, ephemeral: range | None = None) -> None:
+        """`ephemeral` None: the host's own range."""
+        self._ephemeral = ephemeral or _local_port_range()
         self._next_offset = 0
+        self._held: dict[tuple[Protocol, int], set[Address]] = {}
 
     def reserve(
         self,
         protocol: Protocol,
-        host_address: IPv4Address | IPv6Address,
+        addresses: Sequence[Address],
         host_port: int = 0,
         last_host_port: int | None = None,
-    ) -> PortReservation:
-        """Reserve `host_port`, or the first free one up to `last_host_port`; port 0 is any ephemeral one.
+        leads_to: str = "",
+    ) -> list[PortReservation]:
+        """Reserve `host_port`, or the first up to `last_host_port`, that is free on all of the addresses.
 
-        On 0.0.0.0 a TCP port is reserved for IPv6 too, where the host has IPv6.
-        Raises Conflict if taken, InvalidParameter if the address is not the host's, PermissionDenied.
+        Port 0 is any ephemeral one. `leads_to` is for the message. Raises PortTaken, InvalidParameter if an address
+        is not the host's, PermissionDenied.
         """
-        if isinstance(host_address, IPv6Address) and protocol != "tcp":
-            raise InvalidParameter(f"Cannot publish on {host_address}: over IPv6 only TCP ports can be published.")
         if host_port == 0:
-            reservation = _first_free(protocol, host_address, self._ephemeral_in_turn())
-            self._next_offset = reservation.host_port - self._ephemeral.start + 1
-            return reservation
-        return _first_free(protocol, host_address, range(host_port, (last_host_port or host_port) + 1))
+            reservations = self._first_free(protocol, addresses, self._ephemeral_in_turn(), leads_to)
+            self._next_offset = reservations[0].host_port - self._ephemeral.start + 1
+            return reservations
+        ports = range(host_port, (last_host_port or host_port) + 1)
+        return self._first_free(protocol, addresses, ports, leads_to)
+
+    def forget(self, reservation: PortReservation) -> None:
+        key = (reservation.protocol, reservation.host_port)
+        addresses = self._held.get(key, set())
+        addresses.discard(reservation.host_address)
+        if not addresses:
+            self._held.pop(key, None)
 
     def _ephemeral_in_turn(self) -> Iterable[int]:
         size = len(self._ephemeral)
         return (self._ephemeral[(self._next_offset + step) % size] for step in range(size))
 
+    def _first_free(
+        self, protocol: Protocol, addresses: Sequence[Address], ports: Iterable[int], leads_to: str
+    ) -> list[PortReservation]:
+        taken: PortTaken | None = None
+        port = 0
+        for port in ports:
+            try:
+                with ExitStack() as undo:
+                    reservations = [
+                        undo.enter_context(self._reserve(protocol, address, port, leads_to)) for address in addresses
+                    ]
+                    undo.pop_all()
+                return reservations
+            except PortTaken as conflict:
+                taken = conflict
+        if taken is None:
+            raise InvalidParameter("The range of host ports is empty: its last port is below its first.")
+        if not taken.by_us and (owner := owner_of_port(protocol, port)):
+            raise PortTaken(f"{taken}; {owner} has it", by_us=False)
+        raise taken
 
-def _first_free(protocol: Protocol, host_address: IPv4Address | IPv6Address, ports: Iterable[int]) -> PortReservation:
-    taken: Conflict | None = None
-    for port in ports:
-        try:
-            return _reserve(protocol, host_address, port)
-        except Conflict as conflict:
-            taken = conflict
-    raise taken or InvalidParameter("The range of host ports is empty: its last port is below its first.")
+    def _reserve(self, protocol: Protocol, address: Address, port: int, leads_to: str) -> PortReservation:
+        held = self._held.get((protocol, port), set())
+        if any(_overlap(address, other) for other in held):
+            raise PortTaken(f"Bind for {address}:{port} failed: port is already allocated", by_us=True)
+        where = ":".join(filter(None, (socket_address(address, port), leads_to))) + f"/{protocol}"
+        reservation = PortReservation(protocol, address, port, _hold(protocol, address, port, where), self)
+        self._held.setdefault((protocol, port), set()).add(address)
+        return reservation
 
 
-def _reserve(protocol: Protocol, host_address: IPv4Address | IPv6Address, port: int) -> PortReservation:
-    if isinstance(host_address, IPv6Address):
-        return PortReservation(protocol, host_address, port, None, _hold(protocol, host_address, port))
-    with ExitStack() as undo:
-        ipv4_holder = undo.enter_context(_hold(protocol, host_address, port))
-        ipv6_listener = None
-        if protocol == "tcp" and host_address == ANY_ADDRESS and has_ipv6():
-            ipv6_listener = _hold(protocol, _ANY_IPV6_ADDRESS, port)
-        undo.pop_all()
-    return PortReservation(protocol, host_address, port, ipv4_holder, ipv6_listener)
+def socket_address(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
-def _hold(protocol: Protocol, address: IPv4Address | IPv6Address, port: int) -> socket.socket:
+def _overlap(one: Address, other: Address) -> bool:
+    return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
+
+
+def _local_port_range() -> range:
+    try:
+        first, last = map(int, _LOCAL_PORT_RANGE.read_text().split())
+    except (OSError, ValueError):
+        return EPHEMERAL_PORTS
+    return range(first, last + 1)
+
+
+def _hold(protocol: Protocol, address: Address, port: int, where: str) -> socket.socket | None:
     family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+    kind, number = _SOCKET_KINDS[protocol]
     try:
         with ExitStack() as undo:
-            holder = undo.enter_context(socket.socket(family, _SOCKET_KINDS[protocol]))
+            holder = undo.enter_context(socket.socket(family, kind, number))
             if family == socket.AF_INET6:
                 holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if protocol == "tcp":
@@ -124,24 +170,22 @@ def _hold(protocol: Protocol, address: IPv4Address | IPv6Address, port: int) -> 
                 # For UDP it would allow two owners.
                 holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind((str(address), port))
-            if protocol == "tcp":
+            if protocol != "udp":
                 holder.listen()
             undo.pop_all()
     except OSError as error:
-        raise _explained(error, protocol, address, port) from error
+        if protocol == "sctp" and error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+            return None
+        raise _explained(error, where) from error
     return holder
 
 
-def _explained(error: OSError, protocol: Protocol, address: IPv4Address | IPv6Address, port: int) -> WherryError:
+def _explained(error: OSError, where: str) -> WherryError:
     """Docker's phrases, which tools look for, with the remedy."""
-    failed = f"Bind for {address}:{port} failed"
+    failed = f"failed to bind host port for {where}"
     match error.errno:
         case errno.EADDRINUSE:
-            return Conflict(
-                "driver failed programming external connectivity: "
-                f"{failed}: port is already allocated. Publish another host port, or stop what uses "
-                f"{protocol} port {port} (`ss -l --{protocol} -np` shows it)."
-            )
+            return PortTaken(f"{failed}: address already in use", by_us=False)
         case errno.EADDRNOTAVAIL:
             return InvalidParameter(f"{failed}: cannot assign requested address; this host has no such address.")
         case errno.EACCES:

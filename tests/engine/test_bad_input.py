@@ -79,8 +79,9 @@ def test_a_taken_port(engine: RunningEngine) -> None:
         port = other.getsockname()[1]
         id = create(engine, "true", host={"PortBindings": {"80/tcp": [{"HostPort": str(port)}]}})
         status, message = engine.message("POST", f"/containers/{id}/start")
-    assert status == 409
-    assert "port is already allocated" in message and str(port) in message
+    assert status == 500
+    assert f"failed to bind host port for 0.0.0.0:{port}:" in message
+    assert f":80/tcp: address already in use; {Path('/proc/self/comm').read_text().strip()} (pid " in message
     engine.post(f"/containers/{id}/start")  # nothing was left behind that would hinder it
 
 

@@ -27,7 +27,7 @@ START_STEPS = [
     "runtime.network.sandbox.Sandbox.attach",
     "runtime.network.ports.PortAllocator.reserve",
     "runtime.network.nat.NatTable.publish",
-    "runtime.engine.networks.publishing.serve_tcp",
+    "runtime.engine.networks.publishing.Publisher.serve",
     "runtime.engine.spec_gen.generate",
     "runtime.engine.bundle.compile_filter",
     "runtime.cgroups.v1.V1Cgroup.create",

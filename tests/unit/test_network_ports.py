@@ -1,15 +1,18 @@
 """Reserving host ports, with sockets on this host's loopback."""
 
+import os
 import socket
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import pytest
 
-from runtime.errors import Conflict, InvalidParameter
-from runtime.network.ports import EPHEMERAL_PORTS, PortAllocator
+from runtime.errors import InvalidParameter
+from runtime.network.ports import PortAllocator, PortTaken
 
 ANYWHERE = IPv4Address("0.0.0.0")
 LOCALHOST = IPv4Address("127.0.0.1")
+ANYWHERE6 = IPv6Address("::")
 
 
 @pytest.fixture
@@ -17,62 +20,76 @@ def ports():
     return PortAllocator()
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
 def test_a_reserved_port_is_not_given_again_until_closed(ports, protocol):
-    with ports.reserve(protocol, LOCALHOST) as reserved:
-        phrase = f"Bind for 127.0.0.1:{reserved.host_port} failed: port is already allocated"
-        with pytest.raises(Conflict, match=phrase):
-            ports.reserve(protocol, LOCALHOST, reserved.host_port)
-    ports.reserve(protocol, LOCALHOST, reserved.host_port).close()
+    [reserved] = ports.reserve(protocol, [LOCALHOST])
+    with reserved:
+        phrase = f"Bind for {{}}:{reserved.host_port} failed: port is already allocated"
+        for address in (LOCALHOST, ANYWHERE):
+            with pytest.raises(PortTaken, match=phrase.format(address)) as refused:
+                ports.reserve(protocol, [address], reserved.host_port)
+            assert refused.value.by_us
+    [again] = ports.reserve(protocol, [LOCALHOST], reserved.host_port)
+    again.close()
 
 
-def test_what_another_program_listens_on_is_a_conflict_and_leaves_nothing_held(ports):
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_what_another_program_has_is_refused_with_its_name_and_leaves_nothing_held(ports, protocol):
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET6, kind) as other:
+        other.bind(("::1", 0))
+        if protocol == "tcp":
+            other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(Conflict, match=f"Bind for :::{port} failed: port is already allocated"):
-            ports.reserve("tcp", ANYWHERE, port)
-        socket.create_server(("127.0.0.1", port)).close()
+        with pytest.raises(PortTaken) as refused:
+            ports.reserve(protocol, [ANYWHERE, ANYWHERE6], port, leads_to="172.17.0.2:80")
+        assert not refused.value.by_us
+        start = f"failed to bind host port for [::]:{port}:172.17.0.2:80/{protocol}: address already in use"
+        assert str(refused.value).startswith(start)
+        assert f"(pid {os.getpid()})" in str(refused.value)
+        [free] = ports.reserve(protocol, [ANYWHERE], port)
+        free.close()
 
 
-def test_tcp_and_udp_have_ports_of_their_own(ports):
-    with ports.reserve("tcp", LOCALHOST) as tcp, ports.reserve("udp", LOCALHOST, tcp.host_port) as udp:
-        assert tcp.host_port == udp.host_port
+def test_protocols_have_ports_of_their_own(ports):
+    [tcp] = ports.reserve("tcp", [LOCALHOST])
+    with tcp:
+        for protocol in ("udp", "sctp"):
+            [other] = ports.reserve(protocol, [LOCALHOST], tcp.host_port)
+            other.close()
 
 
-def test_ephemeral_ports_are_handed_out_in_turn(ports):
-    with ports.reserve("tcp", LOCALHOST) as first:
-        pass
-    with ports.reserve("tcp", LOCALHOST) as second:
-        assert second.host_port in EPHEMERAL_PORTS
-        assert second.host_port > first.host_port
+def test_all_addresses_get_the_same_port(ports):
+    for protocol in ("tcp", "udp"):
+        both = ports.reserve(protocol, [ANYWHERE, ANYWHERE6])
+        assert [held.host_address for held in both] == [ANYWHERE, ANYWHERE6]
+        assert len({held.host_port for held in both}) == 1
+        for held in both:
+            held.close()
+
+
+def test_ephemeral_ports_are_handed_out_in_turn_from_the_hosts_range(ports):
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    [one] = ports.reserve("tcp", [LOCALHOST])
+    one.close()
+    [two] = ports.reserve("tcp", [LOCALHOST])
+    two.close()
+    assert first <= one.host_port < two.host_port <= last
 
 
 def test_the_first_free_port_of_a_range_is_taken(ports):
-    with ports.reserve("tcp", LOCALHOST) as taken:
+    [taken] = ports.reserve("tcp", [LOCALHOST])
+    with taken:
         start = taken.host_port
-        with ports.reserve("tcp", LOCALHOST, start, start + 20) as reserved:
+        [reserved] = ports.reserve("tcp", [LOCALHOST], start, start + 20)
+        with reserved:
             assert start < reserved.host_port <= start + 20
-        with pytest.raises(Conflict, match=f":{start} failed"):
-            ports.reserve("tcp", LOCALHOST, start, start)
+        with pytest.raises(PortTaken, match=f":{start} failed"):
+            ports.reserve("tcp", [LOCALHOST], start, start)
 
 
 def test_an_empty_range_and_a_foreign_address_are_refused(ports):
     with pytest.raises(InvalidParameter, match="range of host ports is empty"):
-        ports.reserve("tcp", LOCALHOST, 8001, 8000)
-    with pytest.raises(InvalidParameter, match=r"192\.0\.2\.77:50123 failed: cannot assign"):
-        ports.reserve("tcp", IPv4Address("192.0.2.77"), 50123)
-
-
-def test_tcp_everywhere_includes_ipv6_and_udp_does_not(ports):
-    with ports.reserve("tcp", ANYWHERE) as everywhere:
-        assert everywhere.ipv6_listener is not None
-        assert everywhere.ipv6_listener.getsockname()[1] == everywhere.host_port
-    with ports.reserve("udp", ANYWHERE) as everywhere:
-        assert everywhere.ipv6_listener is None
-
-
-def test_an_ipv6_address_is_for_tcp_only(ports):
-    with ports.reserve("tcp", IPv6Address("::1")) as reserved:
-        assert reserved.ipv6_listener is not None
-    with pytest.raises(InvalidParameter, match="only TCP"):
-        ports.reserve("udp", IPv6Address("::1"))
+        ports.reserve("tcp", [LOCALHOST], 8001, 8000)
+    with pytest.raises(InvalidParameter, match=r"192\.0\.2\.77:50123/tcp: cannot assign"):
+        ports.reserve("tcp", [IPv4Address("192.0.2.77")], 50123)

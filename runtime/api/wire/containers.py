@@ -9,7 +9,7 @@ from runtime.api.wire.networks import endpoints, sandbox_id
 from runtime.api.wire.times import human_duration, timestamp
 from runtime.engine.container import Container, State
 from runtime.engine.execs import Exec
-from runtime.engine.networks import Membership, PublishedPort
+from runtime.engine.networks import Membership
 from runtime.engine.options import MountRequest
 from runtime.engine.volumes import Volume
 
@@ -176,8 +176,9 @@ def network_settings(container: Container, member: Membership | None) -> dict[st
     ports: dict[str, Any] = dict.fromkeys(container.options.exposed)
     for bound in member.published.ports if member else []:
         key = f"{bound.container_port}/{bound.protocol}"
-        ports[key] = (ports.get(key) or []) + [
-            {"HostIp": address, "HostPort": str(bound.host_port)} for address in _addresses(bound)
+        ports[key] = [
+            *(ports.get(key) or []),
+            {"HostIp": str(bound.host_address), "HostPort": str(bound.host_port)},
         ]
     return {
         "Bridge": "",
@@ -207,26 +208,19 @@ LEGACY_SETTINGS: dict[str, Any] = {
 }
 
 
-def _addresses(bound: PublishedPort) -> list[str]:
-    """Where a published port is reached; over IPv6 TCP alone is carried (runtime.network.userland)."""
-    address = str(bound.host_address)
-    return [address, "::"] if address == "0.0.0.0" and bound.protocol == "tcp" else [address]
-
-
 def ports_summary(member: Membership | None, container: Container) -> list[dict[str, Any]]:
     summary: list[dict[str, Any]] = []
     published = set()
     for bound in member.published.ports if member else []:
         published.add(f"{bound.container_port}/{bound.protocol}")
-        for address in _addresses(bound):
-            summary.append(
-                {
-                    "IP": address,
-                    "PrivatePort": bound.container_port,
-                    "PublicPort": bound.host_port,
-                    "Type": bound.protocol,
-                }
-            )
+        summary.append(
+            {
+                "IP": str(bound.host_address),
+                "PrivatePort": bound.container_port,
+                "PublicPort": bound.host_port,
+                "Type": bound.protocol,
+            }
+        )
     if member:
         for exposed in container.options.exposed:
             port, _, protocol = exposed.partition("/")

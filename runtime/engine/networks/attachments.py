@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
@@ -15,11 +15,12 @@ from runtime.linux.netlink import IpAddress
 from runtime.network.nat import PortBinding, Protocol
 from runtime.network.ports import PortReservation
 from runtime.network.sandbox import Sandbox
+from runtime.network.userland import TcpRelay, UdpRelay
 
 
 @dataclass(frozen=True)
 class PublishedPort:
-    """A container's port that the host's clients reach; IPv4 through the packet rules, IPv6 through the engine."""
+    """A container's port that clients reach at one address of the host."""
 
     protocol: Protocol
     host_address: IPv4Address | IPv6Address
@@ -27,10 +28,8 @@ class PublishedPort:
     container_port: int
 
     @property
-    def binding(self) -> PortBinding | None:
-        """What the packet rules know of it; None for an IPv6 address."""
-        if isinstance(self.host_address, IPv6Address):
-            return None
+    def binding(self) -> PortBinding:
+        """What the packet rules know of it."""
         return PortBinding(self.protocol, self.host_address, self.host_port, self.container_port)
 
     def to_document(self) -> list[Any]:
@@ -89,9 +88,9 @@ class Published:
     """The ports of one container: what is promised, what holds it on the host, and where it leads now."""
 
     ports: list[PublishedPort] = field(default_factory=list)
-    reservations: list[PortReservation] = field(default_factory=list)
-    servers: list[asyncio.Server] = field(default_factory=list)
-    target: IPv4Address | None = None
+    reservations: list[PortReservation] = field(default_factory=list)  # one for each port
+    relays: list[TcpRelay | UdpRelay] = field(default_factory=list)
+    targets: Mapping[int, IpAddress] = field(default_factory=dict)  # the container's addresses by IP version
 
 
 @dataclass

@@ -1,22 +1,27 @@
-"""Published ports of running containers: reserved on the host, translated by the packet rules, served to IPv6."""
+"""Published ports of running containers: reserved on the host, then translated by the packet rules or carried."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from runtime.engine.networks.attachments import Published, PublishedPort
 from runtime.engine.options import PortRequest
-from runtime.errors import WherryError
-from runtime.network.nat import ANY_ADDRESS, NatTable, PortBinding, Protocol
-from runtime.network.ports import PortAllocator
-from runtime.network.userland import serve_tcp
+from runtime.errors import Conflict, InvalidParameter, SystemFault, WherryError
+from runtime.linux.netlink import IpAddress
+from runtime.network.nat import ANY_ADDRESS, ANY_IPV6_ADDRESS, NatTable, PortBinding, Protocol
+from runtime.network.ports import PortAllocator, PortReservation, socket_address
+from runtime.network.sysctl import has_ipv6
+from runtime.network.userland import TcpRelay, UdpRelay
 
 log = logging.getLogger(__name__)
+
+RELAYS: Mapping[str, type[TcpRelay] | type[UdpRelay]] = {"tcp": TcpRelay, "udp": UdpRelay}
+
+Targets = Mapping[int, IpAddress]  # a container's addresses by IP version
 
 
 class Publisher:
@@ -27,81 +32,121 @@ class Publisher:
         self._ports = PortAllocator()
 
     async def publish(
-        self, published: Published, requests: Iterable[PortRequest], target: IPv4Address, default_host_ip: str = ""
+        self,
+        published: Published,
+        requests: Iterable[PortRequest],
+        targets: Targets,
+        endpoint: str,
+        default_host_ip: str = "",
     ) -> None:
-        """Raises Conflict for a taken port; what was done until then is in `published`."""
-        published.target = target
-        for request in requests:
-            protocol = cast(Protocol, request.protocol)
-            host_ip = request.host_ip or default_host_ip
-            host_address = ipaddress.ip_address(host_ip) if host_ip else ANY_ADDRESS
-            reservation = self._ports.reserve(protocol, host_address, request.host_port, request.host_port_end or None)
-            published.reservations.append(reservation)
-            port = PublishedPort(protocol, host_address, reservation.host_port, request.container_port)
-            if binding := port.binding:
-                await _off_the_loop_if_udp(protocol, self._nat.publish, binding, target)
-            published.ports.append(port)
-        await self.serve(published)
+        """`endpoint` is its name and id, for messages. What was done is in `published`, also when it fails.
 
-    async def serve(self, published: Published) -> None:
-        """Carry what comes to the IPv6 side of the TCP ports."""
-        targets = {(port.protocol, port.host_address, port.host_port): port.container_port for port in published.ports}
-        for held in published.reservations:
-            port = targets.get((held.protocol, held.host_address, held.host_port))
-            if held.ipv6_listener and port and published.target:
-                published.servers.append(await serve_tcp(held.ipv6_listener, (published.target, port)))
+        Raises SystemFault for a port that cannot be had, as Docker does.
+        """
+        published.targets = targets
+        try:
+            for request in requests:
+                reserved = self._reserve(request, targets, default_host_ip)
+                published.reservations += reserved
+                for reservation in reserved:
+                    port = PublishedPort(
+                        reservation.protocol,
+                        reservation.host_address,
+                        reservation.host_port,
+                        request.container_port,
+                    )
+                    await self._translate(port, targets)
+                    published.ports.append(port)
+        except (Conflict, InvalidParameter) as error:
+            raise SystemFault(
+                "failed to set up container networking: driver failed programming external connectivity on "
+                f"endpoint {endpoint}: {error}"
+            ) from error
+        self.serve(published)
 
-    def restore(self, ports: list[PublishedPort], target: IPv4Address) -> Published:
+    def _reserve(self, request: PortRequest, targets: Targets, default_host_ip: str) -> list[PortReservation]:
+        protocol = cast(Protocol, request.protocol)
+        host_ip = request.host_ip or default_host_ip
+        if host_ip:
+            addresses: list[IpAddress] = [ipaddress.ip_address(host_ip)]
+        else:
+            addresses = [ANY_ADDRESS, *([ANY_IPV6_ADDRESS] if has_ipv6() else [])]
+        if protocol not in RELAYS:
+            reached = [address for address in addresses if address.version in targets]
+            if not reached:
+                raise InvalidParameter(
+                    f"{protocol} port {request.container_port} cannot be published on {host_ip}: the container has "
+                    f"no IPv{addresses[0].version} address"
+                )
+            addresses = reached
+        target = next((targets[version] for version in (4, 6) if version in targets), None)
+        leads_to = socket_address(target, request.container_port) if target else ""
+        return self._ports.reserve(
+            protocol, addresses, request.host_port, request.host_port_end or None, leads_to=leads_to
+        )
+
+    async def _translate(self, port: PublishedPort, targets: Targets) -> None:
+        if target := targets.get(port.host_address.version):
+            await _off_the_loop_if_udp(port.protocol, self._nat.publish, port.binding, target)
+
+    def serve(self, published: Published) -> None:
+        """Carry what reaches the holders of the ports: what cannot be translated, and what the host sends to ::1."""
+        targets = published.targets
+        for held, port in zip(published.reservations, published.ports, strict=True):
+            version = held.host_address.version
+            target = targets.get(version) or next(iter(targets.values()), None)
+            translated = version == 4 and version in targets
+            if held.holder and target and not translated and (relay := RELAYS.get(held.protocol)):
+                published.relays.append(relay(held.holder, (target, port.container_port)))
+
+    def restore(self, ports: list[PublishedPort], targets: Targets) -> Published:
         """Hold again the ports of a container that outlived the engine; `serve` and the packet rules come after."""
-        published = Published(ports, target=target)
+        published = Published(targets=targets)
         for port in ports:
             try:
-                held = self._ports.reserve(port.protocol, port.host_address, port.host_port)
+                [held] = self._ports.reserve(port.protocol, [port.host_address], port.host_port)
             except WherryError as error:  # taken while no engine held it; the translation still wins
-                log.warning("port %d of a running container is held by another program: %s", port.host_port, error)
-            else:
-                published.reservations.append(held)
+                log.warning("a port of a running container: %s", error)
+                held = PortReservation(port.protocol, port.host_address, port.host_port, None, self._ports)
+            published.ports.append(port)
+            published.reservations.append(held)
         return published
 
-    async def retarget(self, published: Published, target: IPv4Address | None) -> None:
-        """The container's gateway is on another network now: same host ports, another address; None: nowhere."""
-        if target == published.target:
+    async def retarget(self, published: Published, targets: Targets) -> None:
+        """The container's gateway is on another network now: same host ports, other addresses; none: nowhere."""
+        if targets == published.targets:
             return
         await self._stop(published)
-        published.target = target
-        if target:
-            for port in published.ports:
-                if binding := port.binding:
-                    await _off_the_loop_if_udp(port.protocol, self._nat.publish, binding, target)
-            await self.serve(published)
+        published.targets = targets
+        for port in published.ports:
+            await self._translate(port, targets)
+        self.serve(published)
 
     async def withdraw(self, published: Published) -> None:
         await self._stop(published)
         self.close(published)
 
     async def _stop(self, published: Published) -> None:
-        while published.servers:
-            published.servers.pop().close()
-        if published.target:
-            for port in published.ports:
-                if binding := port.binding:
-                    await _off_the_loop_if_udp(port.protocol, self._nat.unpublish, binding)
+        while published.relays:
+            published.relays.pop().close()
+        for port in published.ports:
+            if port.host_address.version in published.targets:
+                await _off_the_loop_if_udp(port.protocol, self._nat.unpublish, port.binding)
 
     def close(self, published: Published) -> None:
         """Let go of what this process holds; the packet rules stay."""
-        while published.servers:
-            published.servers.pop().close()
+        while published.relays:
+            published.relays.pop().close()
         while published.reservations:
             published.reservations.pop().close()
 
-    def rules(self, all_published: Iterable[Published]) -> dict[PortBinding, IPv4Address]:
+    def rules(self, all_published: Iterable[Published]) -> dict[PortBinding, IpAddress]:
         """What the packet rules must hold for these."""
         return {
-            binding: published.target
+            port.binding: target
             for published in all_published
-            if published.target
             for port in published.ports
-            if (binding := port.binding)
+            if (target := published.targets.get(port.host_address.version))
         }
 
 

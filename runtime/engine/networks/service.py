@@ -24,7 +24,8 @@ from runtime.engine.networks.resolution import RESOLVER_ADDRESS, Resolution
 from runtime.engine.options import EndpointConfig, Options
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
-from runtime.errors import NotFound, NotSupported, WherryError
+from runtime.errors import NotFound, WherryError
+from runtime.linux.netlink import IpAddress
 from runtime.network.bridge import BridgeConfig, ensure_bridge, remove_bridge
 from runtime.network.ipam import choose_subnet, host_networks
 from runtime.network.nat import NatTable
@@ -103,8 +104,6 @@ class NetworkService:
         for name, config in options.endpoints.items():
             network = self.find(name)
             networks[network.id] = {"name": network.name, "config": config.to_document(), "endpoint": None}
-            if any(port.protocol == "sctp" for port in options.ports) and network.driver == BRIDGE:
-                raise NotSupported("publishing SCTP ports is not supported by this version of Wherry: use tcp or udp")
         return networks
 
     async def join(self, container: Container) -> Membership:
@@ -158,9 +157,11 @@ class NetworkService:
         attachment.ifname, attachment.mac = ifname, endpoint.mac
 
     async def _publish(self, member: Membership) -> None:
-        gateway = member.gateway(4)
-        if gateway and gateway.ipv4 and gateway.network.driver == BRIDGE:
-            await self._publisher.publish(member.published, member.container.options.ports, gateway.ipv4.ip)
+        gateway = member.gateway(4) or member.gateway(6)
+        if gateway and gateway.network.driver == BRIDGE:
+            endpoint = f"{member.container.name} ({gateway.endpoint_id})"
+            ports = member.container.options.ports
+            await self._publisher.publish(member.published, ports, _targets(member), endpoint)
 
     async def _attach_resolver(self, member: Membership) -> None:
         if member.named and member.sandbox:
@@ -210,7 +211,7 @@ class NetworkService:
             "null": SandboxPool(None, SANDBOXES_AHEAD),
         }
         for member in self._members.values():
-            await self._publisher.serve(member.published)
+            self._publisher.serve(member.published)
             await self._restore_resolver(member)
 
     def _restore(self, container: Container) -> Membership:
@@ -224,10 +225,8 @@ class NetworkService:
             for address in attachment.addresses:
                 self._addresses.keep(network, address)
             member.attachments[network.id] = attachment
-        gateway = member.gateway(4)
-        if gateway and gateway.ipv4:
-            ports = [PublishedPort.from_document(port) for port in container.published]
-            member.published = self._publisher.restore(ports, gateway.ipv4.ip)
+        ports = [PublishedPort.from_document(port) for port in container.published]
+        member.published = self._publisher.restore(ports, _targets(member))
         return member
 
     async def _restore_resolver(self, member: Membership) -> None:
@@ -257,6 +256,16 @@ class NetworkService:
         for network in self._networks.values():
             if network.driver == BRIDGE:
                 remove_bridge(network.interface)
+
+
+def _targets(member: Membership) -> dict[int, IpAddress]:
+    """Where published ports lead, by IP version: to the interfaces with the default routes."""
+    targets: dict[int, IpAddress] = {}
+    if (gateway := member.gateway(4)) and gateway.ipv4 and gateway.network.driver == BRIDGE:
+        targets[4] = gateway.ipv4.ip
+    if (gateway := member.gateway(6)) and gateway.ipv6 and gateway.network.driver == BRIDGE:
+        targets[6] = gateway.ipv6.ip
+    return targets
 
 
 def bridge_config(network: Network) -> BridgeConfig:
