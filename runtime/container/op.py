@@ -36,10 +36,11 @@ class Refused(Exception):
 class Init:
     """The state of one init process while it sets itself up.
 
-    `root` is a descriptor of the container's root directory, once there is one; `stage` one of the directory below
-    which trees for it stand ready (`template`), -1 if there are none. `environment` is what the program
-    will get; operations that know the user or the container may add to it. `host_cgroups` is /proc/self/cgroup as it
-    read before a cgroup namespace hid where on the host its cgroups are; empty without such a namespace.
+    `root` is a descriptor of the container's root directory, once there is one, and `root_path` where that is on the
+    host, once somebody asked; `stage` one of the directory below which trees for it stand ready (`template`), -1 if
+    there are none. `environment` is what the program will get; operations that know the user or the container may add
+    to it. `trees` are detached mounts opened ahead, by what they are of. `host_cgroups` is /proc/self/cgroup as it read
+    before a cgroup namespace hid where on the host its cgroups are; empty without such a namespace.
     """
 
     def __init__(self, report: Report, environment: Mapping[str, str], stage: int = -1) -> None:
@@ -47,6 +48,8 @@ class Init:
         self.stage = stage
         self.environment = dict(environment)
         self.root = -1
+        self.root_path: str | None = None
+        self.trees: dict[object, int] = {}
         self.host_cgroups = b""
 
     def set_root(self, fd: int) -> None:

@@ -16,6 +16,7 @@ from runtime.container.op import Init, Refused
 from runtime.container.rootpath import make_directory, make_file, open_in
 from runtime.linux import mounts
 from runtime.linux.files import read_file
+from runtime.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
 
 
 @contextlib.contextmanager
@@ -36,6 +37,20 @@ class IsolateMounts(NamedTuple):
 
     def apply(self, init: Init) -> None:
         mounts.mount("none", "/", None, mounts.MS_REC | self.propagation)
+
+
+class OpenTree(NamedTuple):
+    """Take hold of a bind mount's source while it is the host's peer still, for a mount that shares or follows it."""
+
+    source: str
+    recursive: bool
+    subpath: str
+
+    def describe(self) -> str:
+        return f'error mounting "{self.source}"'
+
+    def apply(self, init: Init) -> None:
+        init.trees[self] = _open_source(self)
 
 
 class MountOverlayRoot(NamedTuple):
@@ -110,33 +125,116 @@ class MountFilesystem(NamedTuple):
     source: str
     destination: str
     attributes: Attributes
+    subpath: str = ""
 
     def describe(self) -> str:
         return f'error mounting "{self.source}" to rootfs at "{self.destination}"'
 
     def apply(self, init: Init) -> None:
+        if self.subpath:
+            self._mount_part(init)
+            return
         with _closing(make_directory(init.root, self.destination)) as target:
-            with _closing(mounts.fsopen(self.fstype)) as fs:
-                mounts.fsconfig_string(fs, "source", self.source)
-                options = self.attributes.options
-                if self.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options):
-                    # A tmpfs over a directory looks like that directory, as in runc.
-                    options = (*options, f"mode={stat.S_IMODE(os.stat(target).st_mode):o}")
-                if self.attributes.set & mounts.MOUNT_ATTR_RDONLY:
-                    # The filesystem itself too, as mount(2) has it: a mount can be made writable again, this cannot.
-                    options = (*options, "ro")
-                for option in options:
-                    key, equals, value = option.partition("=")
-                    if equals:
-                        mounts.fsconfig_string(fs, key, value)
-                    else:
-                        mounts.fsconfig_flag(fs, key)
-                mounts.fsconfig_create(fs)
-                tree = mounts.fsmount(fs, self.attributes.set | self.attributes.recursive_set)
-            with _closing(tree):
-                if self.attributes.propagation:
-                    mounts.mount_setattr(tree, propagation=self.attributes.propagation)
+            if self.fstype != "proc":
+                _check_target(init, target, self)
+            with _closing(self._create(target)) as tree:
                 mounts.move_mount(tree, target)
+
+    def _mount_part(self, init: Init) -> None:
+        """Only `subpath` of it. A detached mount cannot be cloned before Linux 6.15, so it is attached for a moment."""
+        with _closing(self._create(init.root)) as tree:
+            mounts.move_mount(tree, init.root)
+            try:
+                with _closing(_open_beneath(tree, self.source, self.subpath)) as part:
+                    part_tree = mounts.open_tree(b"", dir_fd=part)
+            finally:
+                mounts.umount(f"/proc/self/fd/{tree}", mounts.MNT_DETACH)
+        with _closing(part_tree):
+            make = make_directory if stat.S_ISDIR(os.stat(part_tree).st_mode) else make_file
+            with _closing(make(init.root, self.destination)) as target:
+                _check_target(init, target, self)
+                mounts.move_mount(part_tree, target, self.destination)
+
+    def _create(self, target: int) -> int:
+        """The detached mount, for the directory `target`."""
+        with _closing(mounts.fsopen(self.fstype)) as fs:
+            mounts.fsconfig_string(fs, "source", self.source)
+            options = self.attributes.options
+            if self.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options):
+                # A tmpfs over a directory looks like that directory, as in runc.
+                options = (*options, f"mode={stat.S_IMODE(os.stat(target).st_mode):o}")
+            if self.attributes.set & mounts.MOUNT_ATTR_RDONLY:
+                # The filesystem itself too, as mount(2) has it: a mount can be made writable again, this cannot.
+                options = (*options, "ro")
+            for option in options:
+                key, equals, value = option.partition("=")
+                if equals:
+                    mounts.fsconfig_string(fs, key, value)
+                else:
+                    mounts.fsconfig_flag(fs, key)
+            mounts.fsconfig_create(fs)
+            tree = mounts.fsmount(fs, self.attributes.set | self.attributes.recursive_set)
+        if self.attributes.propagation:
+            mounts.mount_setattr(tree, propagation=self.attributes.propagation)
+        return tree
+
+
+# Files of /proc that lxcfs and the like put their own over; nothing else there may be covered (as in runc).
+_COVERABLE_IN_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "net/dev",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/crypto/fips_enabled",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    )
+)
+
+
+def _check_target(init: Init, target: int, mount: "MountFilesystem | BindMount", *, procfs: bool = False) -> None:
+    """Refuse, wherever the image's links led, the root itself and what would hide /proc (CVE-2019-16884).
+
+    `procfs`: what is mounted is a procfs, which may stand at /proc.
+    """
+    if init.root_path is None:
+        init.root_path = os.readlink(f"/proc/self/fd/{init.root}").rstrip("/")
+    path = os.readlink(f"/proc/self/fd/{target}").removeprefix(init.root_path)
+    if path in ("", "/"):
+        raise Refused(errno.EINVAL, f"{mount.describe()}: it leads to the root itself")
+    if path == "/proc" and not procfs:
+        raise Refused(errno.EPERM, f'{mount.describe()}: "/proc" can be covered by a procfs only')
+    if path.startswith("/proc/") and path not in _COVERABLE_IN_PROC:
+        raise Refused(errno.EPERM, f'{mount.describe()}: "{path}" cannot be mounted because it is inside /proc')
+
+
+def _open_source(wanted: OpenTree) -> int:
+    """A detached bind mount of a path of the host; no link leads `subpath` out of the source."""
+    if not wanted.subpath:
+        return mounts.open_tree(wanted.source, recursive=wanted.recursive)
+    with (
+        _closing(os.open(wanted.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as base,
+        _closing(_open_beneath(base, wanted.source, wanted.subpath)) as part,
+    ):
+        return mounts.open_tree(b"", dir_fd=part, recursive=wanted.recursive)
+
+
+def _open_beneath(base: int, source: str, subpath: str) -> int:
+    try:
+        return openat2(base, subpath, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise Refused(
+                errno.EINVAL, f"path concatenation escapes the base directory, base: {source}, subpath: {subpath}"
+            ) from None
+        reason = (error.strerror or "").lower()
+        raise Refused(error.errno or 0, f"cannot access path {source}/{subpath}: {reason}") from None
 
 
 class MoveStaged(NamedTuple):
@@ -156,20 +254,24 @@ class MoveStaged(NamedTuple):
 
 
 class BindMount(NamedTuple):
-    """`source` is a path of the host."""
+    """`source` is a path of the host; of it, `subpath` alone if there is one."""
 
     source: str
     destination: str
     recursive: bool
     attributes: Attributes
+    subpath: str = ""
 
     def describe(self) -> str:
         return f'error mounting "{self.source}" to rootfs at "{self.destination}"'
 
     def apply(self, init: Init) -> None:
         attributes = self.attributes
-        with _closing(mounts.open_tree(self.source, recursive=self.recursive)) as tree:
-            is_directory = stat.S_ISDIR(os.stat(tree).st_mode)
+        wanted = OpenTree(self.source, self.recursive, self.subpath)
+        tree = init.trees.pop(wanted, None)
+        with _closing(_open_source(wanted) if tree is None else tree) as tree:
+            info = os.stat(tree)
+            is_directory = stat.S_ISDIR(info.st_mode)
             make = make_directory if is_directory else make_file
             try:
                 target = make(init.root, self.destination)
@@ -178,6 +280,7 @@ class BindMount(NamedTuple):
             with _closing(target):
                 if is_directory != stat.S_ISDIR(os.stat(target).st_mode):
                     raise self._mismatch()
+                _check_target(init, target, self, procfs=_is_procfs(info))
                 if attributes.set or attributes.clear:
                     mounts.mount_setattr(tree, set_=attributes.set, clear=attributes.clear)
                 if attributes.recursive_set or attributes.recursive_clear:
@@ -201,6 +304,12 @@ class BindMount(NamedTuple):
             f"{self.describe()}: not a directory: Are you trying to mount a directory onto a file "
             "(or vice-versa)? Check if the specified host path exists and is the expected type",
         )
+
+
+def _is_procfs(info: os.stat_result) -> bool:
+    """Whether this is the host's /proc itself, which is mounted still."""
+    proc = os.stat("/proc")
+    return (info.st_dev, info.st_ino) == (proc.st_dev, proc.st_ino)
 
 
 class MountCgroupV1(NamedTuple):

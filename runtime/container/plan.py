@@ -27,6 +27,7 @@ from runtime.container.ops_mount import (
     MountCgroupV1,
     MountFilesystem,
     MountOverlayRoot,
+    OpenTree,
     PivotRoot,
     ReadonlyPaths,
     ReadonlyRoot,
@@ -273,7 +274,8 @@ def _root(spec: "Spec", launch: Launch) -> list[Op]:
     propagation = spec.get("linux", {}).get("rootfsPropagation", "")
     # A slave sees later mounts of the host, for bind mounts that ask for it; the root's own setting comes at the end.
     private = propagation in ("private", "rprivate")
-    ops: list[Op] = [IsolateMounts(mounts.MS_PRIVATE if private else mounts.MS_SLAVE)]
+    ops: list[Op] = [*_shared_sources(spec, launch)]
+    ops.append(IsolateMounts(mounts.MS_PRIVATE if private else mounts.MS_SLAVE))
     target = os.path.join(launch.bundle, spec.get("root", {"path": "rootfs"})["path"])
     overlay = launch.overlay
     if overlay is None:
@@ -283,27 +285,58 @@ def _root(spec: "Spec", launch: Launch) -> list[Op]:
     return ops
 
 
+def _shared_sources(spec: "Spec", launch: Launch) -> list[Op]:
+    """What mounts of the host are to be seen in, or from, is taken hold of before the namespace is isolated."""
+    ops: list[Op] = []
+    for mount in spec.get("mounts", ()):
+        if not _SHARING.isdisjoint(mount.get("options", ())):
+            op = _bind_mount(mount, launch)
+            ops.append(OpenTree(op.source, op.recursive, op.subpath))
+    return ops
+
+
+_SHARING = frozenset(("shared", "rshared", "slave", "rslave"))
+
+
 def _mounts(spec: "Spec", launch: Launch, facts: HostFacts) -> list[Op]:
     return [op for mount in spec.get("mounts", ()) for op in _mount(mount, launch, facts)]
 
 
 def _mount(mount: "Mount", launch: Launch, facts: HostFacts) -> list[Op]:
     options = mount.get("options", ())
-    destination = os.path.join("/", mount["destination"])
     fstype = mount.get("type", "")
-    source = mount.get("source", fstype)
-    attributes = mount_options.parse(options)
     if fstype == "bind" or "bind" in options or "rbind" in options:
-        if attributes.options:
-            raise Refused(errno.EINVAL, f"a bind mount ({destination}) takes no option {attributes.options[0]!r}")
-        # Private unless asked for: what the container mounts below must not show on the host.
-        if not attributes.propagation:
-            attributes = attributes._replace(propagation=mounts.MS_PRIVATE, propagation_recursive=True)
-        recursive = "rbind" in options
-        return [BindMount(os.path.join(launch.bundle, source), destination, recursive, attributes)]
+        return [_bind_mount(mount, launch)]
+    destination = os.path.join("/", mount["destination"])
+    attributes, subpath = _subpath(mount_options.parse(options))
     if fstype == "cgroup":
         return _cgroup_mount(destination, attributes, facts)
-    return [MountFilesystem(fstype, source, destination, attributes)]
+    return [MountFilesystem(fstype, mount.get("source", fstype), destination, attributes, subpath)]
+
+
+def _bind_mount(mount: "Mount", launch: Launch) -> BindMount:
+    options = mount.get("options", ())
+    destination = os.path.join("/", mount["destination"])
+    attributes, subpath = _subpath(mount_options.parse(options))
+    if attributes.options:
+        raise Refused(errno.EINVAL, f"a bind mount ({destination}) takes no option {attributes.options[0]!r}")
+    # Private unless asked for: what the container mounts below must not show on the host.
+    if not attributes.propagation:
+        attributes = attributes._replace(propagation=mounts.MS_PRIVATE, propagation_recursive=True)
+    source = os.path.join(launch.bundle, mount.get("source", ""))
+    return BindMount(source, destination, "rbind" in options, attributes, subpath)
+
+
+SUBPATH_OPTION = "X-mount.subdir="
+"""Mount only this part of the source; mount(8) knows it by this name."""
+
+
+def _subpath(attributes: mount_options.Attributes) -> tuple[mount_options.Attributes, str]:
+    for option in attributes.options:
+        if option.startswith(SUBPATH_OPTION):
+            rest = tuple(other for other in attributes.options if other != option)
+            return attributes._replace(options=rest), option.removeprefix(SUBPATH_OPTION)
+    return attributes, ""
 
 
 def _cgroup_mount(destination: str, attributes: mount_options.Attributes, facts: HostFacts) -> list[Op]:

@@ -24,7 +24,7 @@ def read_in_layers(lower: Sequence[str], upper: str | None, path: str) -> bytes 
     for a file over 16 MiB, which no caller wants whole.
     """
     with ExitStack() as opened:
-        found = _resolve(opened, [upper, *lower] if upper else lower, path)
+        found = resolve(opened, [upper, *lower] if upper else lower, path)
         if not isinstance(found, int) or not stat.S_ISREG(os.fstat(found).st_mode):
             return None
         with open(f"/proc/self/fd/{found}", "rb") as file:  # noqa: PTH123 (a descriptor's name, not a path)
@@ -37,11 +37,11 @@ def read_in_layers(lower: Sequence[str], upper: str | None, path: str) -> bytes 
 def stat_directory(lower: Sequence[str], path: str) -> os.stat_result | None:
     """Owner, mode and times of the directory `path` of a root file system; None when it is not one."""
     with ExitStack() as opened:
-        found = _resolve(opened, lower, path)
+        found = resolve(opened, lower, path)
         return os.fstat(found[0]) if isinstance(found, list) else None
 
 
-def _resolve(opened: ExitStack, stack: Sequence[str], path: str) -> list[int] | int | None:
+def resolve(opened: ExitStack, stack: Sequence[str], path: str) -> list[int] | int | None:
     """A directory's descriptors (one a layer that contributes, top first), another file's, or None."""
     top = [_kept(opened, open_directory(directory)) for directory in stack]
     levels = [top]
@@ -54,7 +54,7 @@ def _resolve(opened: ExitStack, stack: Sequence[str], path: str) -> list[int] | 
         if name == "..":
             del levels[max(1, len(levels) - 1) :]
             continue
-        found = _look_up(opened, levels[-1], name)
+        found = look_up(opened, levels[-1], name)
         if isinstance(found, list):
             levels.append(found)
         elif found is not None and stat.S_ISLNK(os.fstat(found).st_mode):
@@ -70,8 +70,8 @@ def _resolve(opened: ExitStack, stack: Sequence[str], path: str) -> list[int] | 
     return levels[-1]
 
 
-def _look_up(opened: ExitStack, level: list[int], name: str) -> list[int] | int | None:
-    """As `_resolve`, for one name in one merged directory."""
+def look_up(opened: ExitStack, level: list[int], name: str) -> list[int] | int | None:
+    """As `resolve`, for one name in one merged directory."""
     contributing: list[int] = []
     for directory_fd in level:
         try:

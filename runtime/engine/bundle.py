@@ -12,10 +12,10 @@ from runtime.content.snapshots import OverlayRootfs
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
 from runtime.engine import files, spec_gen
 from runtime.engine.container import Container
+from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.networks import Membership
 from runtime.engine.settings import EngineSettings
-from runtime.engine.volumes import VolumeService
-from runtime.errors import InvalidParameter, NotSupported
+from runtime.errors import NotSupported
 from runtime.linux.seccomp import compile_filter
 
 INIT_PROGRAMS = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init")
@@ -24,9 +24,9 @@ INIT_PROGRAMS = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/us
 class Bundles:
     """Writes bundles from containers' options and the facts of this host."""
 
-    def __init__(self, settings: EngineSettings, volumes: VolumeService) -> None:
+    def __init__(self, settings: EngineSettings, mounts: ContainerMounts) -> None:
         self._settings = settings
-        self._volumes = volumes
+        self._mounts = mounts
 
     def user_of(self, container: Container, rootfs: OverlayRootfs) -> ResolvedUser:
         def read(path: str) -> bytes | None:
@@ -53,7 +53,7 @@ class Bundles:
             "hosts": files.hosts(options, hostname, member.addresses, member.host_gateway),
             "resolv.conf": files.resolv_conf(options, own_network, member.resolver_address),
         }
-        mounts = self._host_mounts(container)
+        mounts = self._mounts.resolved(container)
         targets = {mount.target for mount in mounts}
         for name, text in contents.items():
             (directory / name).write_text(text)
@@ -73,21 +73,3 @@ class Bundles:
         if seccomp := spec["linux"].get("seccomp"):
             (directory / "seccomp.bpf").write_bytes(compile_filter(seccomp, self._settings.seccomp_cache))
         return spec
-
-    def _host_mounts(self, container: Container) -> list[spec_gen.HostMount]:
-        mounts = []
-        for request in container.options.mounts:
-            if request.kind == "volume":
-                source = str(self._volumes.get(container.volumes[request.target]).path)
-            elif request.kind == "bind":
-                source = request.source
-                if not Path(source).exists():
-                    if not request.create_source:
-                        raise InvalidParameter(
-                            'invalid mount config for type "bind": bind source path does not exist: ' + source
-                        )
-                    Path(source).mkdir(parents=True)
-            else:
-                continue
-            mounts.append(spec_gen.HostMount(source, request.target, request.read_only, request.propagation))
-        return mounts

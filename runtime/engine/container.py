@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runtime.engine.oom import OomWatch
-from runtime.engine.options import Options, parse
+from runtime.engine.options import MountRequest, Options, merged_mounts, parse
 from runtime.engine.restarts import Backoff
 from runtime.engine.stdio import OutputHub
 from runtime.errors import Conflict
@@ -104,6 +104,8 @@ class Container:
     directory: Path
     state: State = field(default_factory=State)
     volumes: dict[str, str] = field(default_factory=dict)  # mount target → volume name
+    image_mounts: dict[str, str] = field(default_factory=dict)  # mount target → image id
+    inherited: list[dict[str, Any]] = field(default_factory=list)  # mounts of --volumes-from: ContainerMounts.inherited
     # By network id: {name, config (EndpointConfig), endpoint (Attachment; None while it does not run)}.
     networks: dict[str, dict[str, Any]] = field(default_factory=dict)
     published: list[list[Any]] = field(default_factory=list)  # PublishedPort documents, while it runs
@@ -111,6 +113,7 @@ class Container:
 
     def __post_init__(self) -> None:
         self.options: Options = parse(self.config, self.host_config, self.networking, self.image_config)
+        self.mounts = merged_mounts(self.options.mounts, [_inherited(document) for document in self.inherited])
         self.hub = OutputHub()
         self.changing = asyncio.Lock()  # held by whoever starts, pauses or removes it
         self.backoff = Backoff()
@@ -177,3 +180,9 @@ class Container:
     def from_document(cls, document: dict[str, Any], directory: Path) -> Container:
         values = {**document, "state": State.from_document(document["state"]), "directory": directory}
         return cls(**values)
+
+
+def _inherited(document: dict[str, Any]) -> MountRequest:
+    known = {item.name for item in fields(MountRequest)}
+    values = {name: value for name, value in document.items() if name in known}
+    return MountRequest(**{**values, "options": tuple(values["options"])})

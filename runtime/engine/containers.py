@@ -16,11 +16,12 @@ from typing import Any, Protocol
 from runtime.cgroups import Cgroup, host_facts, names_below, open_cgroup
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
-from runtime.content.snapshots import OverlayRootfs, Snapshots
+from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
 from runtime.engine import faults, names, spec_gen
 from runtime.engine.bundle import Bundles
 from runtime.engine.container import Container, Health, State
+from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open_log, read_log
@@ -80,7 +81,6 @@ class ContainerService:
         self._snapshots = snapshots
         self._trash = trash
         self._networks = networks
-        self._volumes = volumes
         self._processes = processes
         self._events = events
         self._containers: dict[str, Container] = {}
@@ -89,7 +89,8 @@ class ContainerService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.health: HealthWatch
-        self._bundles = Bundles(settings, volumes)
+        self._mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
+        self._bundles = Bundles(settings, self._mounts)
         self._facts = host_facts()
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
@@ -105,7 +106,7 @@ class ContainerService:
     def get(self, name: str) -> Container:
         """By id, name, or the beginning of an id; raises NotFound, or InvalidParameter when several match."""
         id = name if name in self._containers else self._names.get(name.removeprefix("/"))
-        if id is None:
+        if id is None or id not in self._containers:
             matches = [id for id in self._containers if name and id.startswith(name)]
             if len(matches) > 1:
                 raise InvalidParameter(f"multiple IDs found with provided prefix: {name}")
@@ -129,12 +130,20 @@ class ContainerService:
     def cgroup_of(self, container: Container) -> Cgroup:
         return open_cgroup(f"{self._settings.cgroup_parent}/{container.id}")
 
+    def users_of_image(self, image: Image) -> list[Container]:
+        """Containers made from it, or with a mount of it."""
+        return [
+            container
+            for container in self._containers.values()
+            if container.image_id == image.id or image.id in container.image_mounts.values()
+        ]
+
     def users_of_volume(self, name: str) -> list[str]:
-        return [container.id for container in self._containers.values() if name in container.volumes.values()]
+        return self._mounts.users_of_volume(name)
 
     # --- create
 
-    def create(
+    async def create(
         self,
         name: str,
         config: dict[str, Any],
@@ -157,6 +166,8 @@ class ContainerService:
                     f'"{self._names[name]}". You have to remove (or rename) that container to be able to '
                     "reuse that name."
                 )
+            self._names[name] = id
+            undo.callback(self._names.pop, name)
             container = Container(
                 id,
                 name,
@@ -168,6 +179,7 @@ class ContainerService:
                 networking,
                 dict(image.config.get("config") or {}),
                 self._settings.containers_dir / id,
+                inherited=self._mounts.inherited(host_config, self.get),
             )
             container.networks = self._networks.plan(container.options)
             spec_gen.effective_capabilities(container.options, container.options.privileged)
@@ -179,24 +191,12 @@ class ContainerService:
             (container.directory / "rootfs").mkdir()
             if container.options.user or container.options.groups:
                 self._bundles.user_of(container, rootfs)
-            self._make_volumes(container, rootfs, undo)
+            await self._mounts.claim(container, rootfs, undo)
             self.save(container)
             undo.pop_all()
         self._containers[id] = container
-        self._names[name] = id
         self.publish(container, "create")
         return container, warnings
-
-    def _make_volumes(self, container: Container, rootfs: OverlayRootfs, undo: ExitStack) -> None:
-        known = {volume.name for volume in self._volumes.all()}
-        for request in container.options.mounts:
-            if request.kind == "volume":
-                volume = self._volumes.ensure(request.source)
-                if volume.name not in known:
-                    undo.callback(self._volumes.remove, volume.name, [])
-                container.volumes[request.target] = volume.name
-                if not request.no_copy:
-                    self._volumes.populate(volume, rootfs.lower, request.target)
 
     # --- start
 
@@ -240,6 +240,8 @@ class ContainerService:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
             member = await self._networks.join(container)
             undo.push_async_callback(self._networks.leave, container)
+            undo.push_async_callback(self._mounts.unmount, container)
+            await self._mounts.mount(container)
             spec = self._bundles.write(container, rootfs, member)
             cgroup = self.cgroup_of(container)
             cgroup.create(spec["linux"]["resources"])
@@ -295,6 +297,7 @@ class ContainerService:
         container.oom_kills = 0
         container.move("start")
         self.save(container)
+        self._mounts.publish_mounted(container)
         self.publish(container, "start")
         self._watch(container)
         self._spawn(self._follow(container, live))
@@ -318,6 +321,7 @@ class ContainerService:
         if writer := self._logs.pop(container.id, None):
             writer.close()
         left = await self._networks.release(container.id)
+        await self._mounts.unmount(container)
         container.execs.clear()
         self._spawn(self._clean_up(cgroup))
         container.hub.end()
@@ -329,6 +333,7 @@ class ContainerService:
         self.save(container)
         self._processes.forget((container.id, ""))
         self.publish(container, "die", execDuration=str(int(ran_s)), exitCode=str(state.exit_code))
+        self._mounts.publish_unmounted(container)
         self._networks.announce_left(container, left)
         if again:
             delay_s = container.backoff.next(ran_s)
@@ -467,7 +472,7 @@ class ContainerService:
     def _remove_now(self, container: Container, volumes: bool) -> None:
         """All in one go; what a killed engine leaves of it is removed at the next start."""
         container.move("remove")
-        anonymous = self._own_volumes(container) if volumes else []
+        anonymous = self._mounts.own_anonymous(container) if volumes else []
         if anonymous:
             self.save(container)
         else:
@@ -476,8 +481,7 @@ class ContainerService:
             with contextlib.suppress(FileNotFoundError):
                 self._trash.discard(container.directory)
             self._snapshots.remove(container.id)
-            for name in anonymous:
-                self._volumes.remove(name, [])
+            self._mounts.let_go(container, anonymous)
         except (WherryError, OSError) as error:
             container.move("fail")
             container.state.error = f"unable to remove filesystem for {container.id}: {error}"
@@ -489,15 +493,6 @@ class ContainerService:
         del self._names[container.name]
         self.publish(container, "destroy")
         container.gone()
-
-    def _own_volumes(self, container: Container) -> list[str]:
-        """Its anonymous volumes that no other container uses."""
-        known = {volume.name for volume in self._volumes.all() if volume.anonymous}
-        return [
-            name
-            for name in dict.fromkeys(container.volumes.values())
-            if name in known and self.users_of_volume(name) == [container.id]
-        ]
 
     # --- streams
 
@@ -527,6 +522,7 @@ class ContainerService:
                 raise SystemFault(f"container {id} in the store cannot be read: {error}") from error
             self._containers[id] = container
             self._names[container.name] = id
+        self._mounts.load(self._containers.values())
 
     def still_running(self, known: list[Known]) -> list[Container]:
         """Containers whose process lives on: by the launcher's word, or by pid and start time."""
@@ -555,6 +551,7 @@ class ContainerService:
                 self._remove_now(container, volumes=True)
         self._processes.settled()
         await self._end_strays()
+        self._mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
         self._restore_lost_directories()
         self._snapshots.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from runtime.engine.networks import NetworkService
 from runtime.engine.processes import ProcessTable
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
-from runtime.engine.volumes import VolumeService
+from runtime.engine.volumes import Volume, VolumeService, measure
 from runtime.errors import Conflict
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Engine:
         self.ready = asyncio.Event()  # until then, only questions about the engine itself are answered
         self._exits = ExitStack()
         self._reaper: asyncio.Task[None] | None = None
+        self._pruning_volumes = False
 
     async def __aenter__(self) -> Engine:
         try:
@@ -66,7 +68,8 @@ class Engine:
         self.images = ImageStore(settings.data_root)
         self._exits.callback(self.images.close)
         self.snapshots = Snapshots(settings.data_root)
-        self.volumes = VolumeService(settings.volumes_dir, self.store)
+        trash = Trash(settings.data_root / "trash")
+        self.volumes = VolumeService(settings.volumes_dir, self.store, self.events, trash)
         self.networks = NetworkService(settings, self.store, self.events)
         self._exits.callback(self.networks.close)
         self.processes = ProcessTable(settings.run_dir)
@@ -76,7 +79,7 @@ class Engine:
             self.store,
             self.images,
             self.snapshots,
-            Trash(settings.data_root / "trash"),
+            trash,
             self.networks,
             self.volumes,
             self.processes,
@@ -130,7 +133,7 @@ class Engine:
         """Untag, or delete with the last tag; `(what, which)` for each; raises Conflict for one in use."""
         image = self.images.get(name)
         by_id = image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
-        users = [container for container in self.containers.all() if container.image_id == image.id]
+        users = self.containers.users_of_image(image)
         references = list(image.references) if by_id else [name]
         last = by_id or len(image.references) <= 1
         if by_id and len(image.references) > 1 and not force:
@@ -155,6 +158,24 @@ class Engine:
             done += [("Deleted", digest) for digest in self.images.delete(image.id)]
             self.events.publish(Event("image", "delete", image.id, {"name": image.id}))
         return done
+
+    # --- volumes
+
+    async def prune_volumes(self, wanted: Callable[[Volume], bool]) -> tuple[list[str], int]:
+        """Remove the unused volumes that are `wanted`; their names and the bytes freed. Raises Conflict."""
+        if self._pruning_volumes:
+            raise Conflict("a prune operation is already running")
+        self._pruning_volumes = True
+        try:
+            unused = self.volumes.prunable(wanted, self.containers.users_of_volume)
+            sizes = await self.volume_sizes(unused)
+            return self.volumes.prune(wanted, self.containers.users_of_volume, sizes)
+        finally:
+            self._pruning_volumes = False
+
+    async def volume_sizes(self, volumes: Iterable[Volume]) -> dict[str, int]:
+        """Bytes by name, -1 where they cannot be told."""
+        return {volume.name: await asyncio.to_thread(measure, volume) for volume in list(volumes)}
 
     # --- the end
 

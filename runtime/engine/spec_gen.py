@@ -25,12 +25,12 @@ INIT_PATH = "/sbin/docker-init"  # where Docker puts it; programs look for it th
 
 @dataclass(frozen=True)
 class HostMount:
-    """A resolved bind mount: an existing host path and where it goes."""
+    """A mount with everything about it decided: its source exists, its options are those of config.json."""
 
     source: str
     target: str
-    read_only: bool = False
-    propagation: str = "rprivate"
+    options: tuple[str, ...] = ("rbind", "rprivate")
+    type: str = "bind"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def generate(options: Options, place: Place) -> dict[str, Any]:
         "readonlyPaths": _paths(options.readonly_paths, defaults.READONLY_PATHS, options.privileged),
         "devices": [*defaults.DEFAULT_DEVICES, *_devices(options)],
         "sysctl": _sysctls(options, place.host_network),
-        "rootfsPropagation": "rprivate",
+        "rootfsPropagation": _root_propagation(place),
     }
     if seccomp := _seccomp(options, bounding):
         linux["seccomp"] = seccomp
@@ -169,23 +169,29 @@ def _seccomp(options: Options, bounding: list[str]) -> Any:
     return defaults.load_seccomp_profile(options.seccomp, bounding)
 
 
+_SHARING = frozenset(("shared", "rshared", "slave", "rslave"))
+
+
+def _root_propagation(place: Place) -> str:
+    """What is mounted below is private already, but for the mounts that asked to share or follow the host's."""
+    return "rprivate" if all(_SHARING.isdisjoint(mount.options) for mount in place.mounts) else "private"
+
+
 def _mounts(options: Options, place: Place) -> list[dict[str, Any]]:
-    mounts: list[dict[str, Any]] = [dict(mount) for mount in defaults.default_mounts(options.shm_bytes)]
-    own_targets = {mount.target for mount in place.mounts} | {
-        request.target for request in options.mounts if request.kind == "tmpfs"
-    }
-    mounts = [mount for mount in mounts if mount["destination"] not in own_targets]
+    own_targets = {mount.target for mount in place.mounts}
+    mounts: list[dict[str, Any]] = [
+        dict(mount)
+        for mount in defaults.default_mounts(options.shm_bytes)
+        if mount["destination"] not in own_targets
+        and not ("/dev" in own_targets and mount["destination"].startswith("/dev/"))
+    ]
     for mount in mounts:
         if options.ipc_mode == "host" and mount["destination"] in ("/dev/shm", "/dev/mqueue"):
             mount.update(type="bind", source=mount["destination"], options=["rbind", "rprivate"])
         if options.privileged and mount["destination"] in ("/sys", "/sys/fs/cgroup"):
             mount["options"] = [option for option in mount["options"] if option != "ro"] + ["rw"]
-    for request in options.mounts:
-        if request.kind == "tmpfs":
-            mounts.append(_mount("tmpfs", "tmpfs", request.target, list(request.options)))
-    for bind in place.mounts:
-        access = "ro" if bind.read_only else "rw"
-        mounts.append(_mount("bind", bind.source, bind.target, ["rbind", access, bind.propagation]))
+    for own in place.mounts:
+        mounts.append(_mount(own.type, own.source, own.target, list(own.options)))
     if place.init_program:
         mounts.append(_mount("bind", place.init_program, INIT_PATH, ["bind", "ro"]))
     return mounts

@@ -7,6 +7,8 @@ from runtime.linux import syscalls
 from runtime.linux.libc import path_bytes, syscall
 
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 

@@ -61,10 +61,10 @@ def test_what_cannot_be_executed(engine: RunningEngine, command: list[str], code
 
 def test_a_missing_bind_source(engine: RunningEngine) -> None:
     mount = {"Type": "bind", "Source": "/no/such/place", "Target": "/in"}
-    id = create(engine, "true", host={"Mounts": [mount]})
-    status, message = engine.message("POST", f"/containers/{id}/start")
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
+    status, message = engine.message("POST", "/containers/create", body)
     assert status == 400
-    assert "/no/such/place" in message
+    assert message == 'invalid mount config for type "bind": bind source path does not exist: /no/such/place'
 
 
 def test_a_taken_name(engine: RunningEngine) -> None:

@@ -81,7 +81,7 @@ async def scenario(settings: EngineSettings, archive: Path, monkeypatch: pytest.
             engine.images.load(stream)
 
         async def create_and_start() -> None:
-            container, _ = engine.containers.create("", CONFIG, HOST_CONFIG, {})
+            container, _ = await engine.containers.create("", CONFIG, HOST_CONFIG, {})
             try:
                 await engine.containers.start(container)
             finally:
@@ -96,7 +96,7 @@ async def scenario(settings: EngineSettings, archive: Path, monkeypatch: pytest.
             with monkeypatch.context() as patched:
                 patched.setattr(step, fail)
                 with pytest.raises(Injected):
-                    await create_and_start() if step in START_STEPS else engine.containers.create(
+                    await create_and_start() if step in START_STEPS else await engine.containers.create(
                         "", CONFIG, HOST_CONFIG, {}
                     )
             for pool in engine.networks._pools.values():

@@ -134,7 +134,7 @@ async def create(engine: Engine, request: Request) -> Answer:
     host_config = _object(body, "HostConfig")
     networking = _object(body, "NetworkingConfig")
     config = {name: value for name, value in body.items() if name not in ("HostConfig", "NetworkingConfig")}
-    container, warnings = engine.containers.create(request.query.text("name"), config, host_config, networking)
+    container, warnings = await engine.containers.create(request.query.text("name"), config, host_config, networking)
     return json_response({"Id": container.id, "Warnings": warnings}, 201)
 
 

@@ -2,44 +2,68 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from runtime.api import wire
 from runtime.api.http1 import Answer, Request
 from runtime.api.router import Route, empty_response, json_response
 from runtime.engine.engine import Engine
-from runtime.engine.events import Event
-from runtime.errors import InvalidParameter, NotFound, NotSupported
+from runtime.engine.volumes import ANONYMOUS_LABEL, Volume, VolumeRequest
+from runtime.errors import InvalidParameter, NotFound, Unavailable
 
-FILTERS = {"dangling", "name"}
+LIST_FILTERS = frozenset(("dangling", "driver", "label", "label!", "name"))
+PRUNE_FILTERS = frozenset(("all", "label", "label!"))
+ALL_FILTER_SINCE = (1, 42)  # before, prune took named volumes too
+TRUE = ("1", "t", "T", "true", "True", "TRUE")
+FALSE = ("0", "f", "F", "false", "False", "FALSE")
 
 
 async def list_volumes(engine: Engine, request: Request) -> Answer:
-    filters = request.query.filters()
-    if unknown := set(filters) - FILTERS:
-        raise InvalidParameter(f"invalid filter '{min(unknown)}'")
-    shown = []
-    for volume in engine.volumes.all():
-        unused = not engine.containers.users_of_volume(volume.name)
-        if (wanted := filters.get("dangling")) and (wanted[0] in ("true", "1")) != unused:
-            continue
-        if (names := filters.get("name")) and not any(name in volume.name for name in names):
-            continue
-        shown.append(wire.volume(volume))
-    return json_response({"Volumes": shown, "Warnings": None})
+    filters = _filters(request, LIST_FILTERS)
+    wanted = _matching(filters)
+    shown = [volume for volume in engine.volumes.all() if wanted(volume)]
+    if "dangling" in filters:
+        dangling = _boolean("dangling", filters["dangling"])
+        shown = [volume for volume in shown if dangling != bool(engine.containers.users_of_volume(volume.name))]
+    return json_response({"Volumes": [wire.volume(volume) for volume in shown], "Warnings": None})
 
 
 async def create(engine: Engine, request: Request) -> Answer:
     body = await request.json()
-    if body.get("Driver") not in (None, "", "local"):
-        raise NotSupported(f"volume driver {body['Driver']!r} is not supported: use the local driver")
-    if body.get("DriverOpts"):
-        raise NotSupported("--opt for volumes is not supported by this version of Wherry: leave it out")
-    volume = engine.volumes.ensure(body.get("Name") or "", body.get("Labels") or {})
-    engine.events.publish(Event("volume", "create", volume.name, {"driver": "local"}))
+    if body.get("ClusterVolumeSpec"):
+        raise Unavailable(
+            "This node is not a swarm manager. Cluster volumes need a swarm, which Wherry does not have: "
+            "leave the cluster options out"
+        )
+    wanted = VolumeRequest(
+        _text(body, "Name"), _text(body, "Driver"), _mapping(body, "DriverOpts"), _mapping(body, "Labels")
+    )
+    volume, _ = engine.volumes.ensure(wanted)
     return json_response(wire.volume(volume), 201)
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name) or ""
+    if not isinstance(value, str):
+        raise InvalidParameter(f"invalid {name}: a string is needed")
+    return value
+
+
+def _mapping(body: Mapping[str, Any], name: str) -> dict[str, str]:
+    value = body.get(name) or {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise InvalidParameter(f"invalid {name}: an object of strings is needed")
+    return value
 
 
 async def inspect(engine: Engine, request: Request) -> Answer:
     return json_response(wire.volume(engine.volumes.get(request.params["name"])))
+
+
+async def update(engine: Engine, request: Request) -> Answer:
+    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
 
 async def remove(engine: Engine, request: Request) -> Answer:
@@ -49,14 +73,72 @@ async def remove(engine: Engine, request: Request) -> Answer:
     except NotFound:
         if not request.query.flag("force"):
             raise
-    else:
-        engine.events.publish(Event("volume", "destroy", name, {"driver": "local"}))
     return empty_response()
+
+
+async def prune(engine: Engine, request: Request) -> Answer:
+    filters = _filters(request, PRUNE_FILTERS)
+    named_too = request.api_version < ALL_FILTER_SINCE
+    if values := filters.pop("all", []):
+        if len(values) > 1:
+            raise InvalidParameter(f"invalid filter 'all={values}': only one value is expected")
+        named_too = _boolean("all", values)
+    matching = _matching(filters)
+    names, freed_bytes = await engine.prune_volumes(
+        lambda volume: matching(volume) and (named_too or ANONYMOUS_LABEL in volume.labels)
+    )
+    return json_response({"VolumesDeleted": names, "SpaceReclaimed": freed_bytes})
+
+
+# --- filters
+
+
+def _filters(request: Request, known: frozenset[str]) -> dict[str, list[str]]:
+    filters = request.query.filters()
+    if unknown := set(filters) - known:
+        raise InvalidParameter(f"invalid filter '{min(unknown)}'")
+    return filters
+
+
+def _boolean(name: str, values: list[str]) -> bool:
+    if len(values) == 1 and values[0] in (*TRUE, *FALSE):
+        return values[0] in TRUE
+    raise InvalidParameter(f"invalid filter '{name}={values}'")
+
+
+def _matching(filters: Mapping[str, list[str]]) -> Callable[[Volume], bool]:
+    names, drivers = filters.get("name", []), filters.get("driver", [])
+    labels, without = filters.get("label", []), filters.get("label!", [])
+
+    def matches(volume: Volume) -> bool:
+        return (
+            (not names or any(_fits(volume.name, name) for name in names))
+            and (not drivers or "local" in drivers)
+            and all(_has_label(volume.labels, label) for label in labels)
+            and not (without and all(_has_label(volume.labels, label) for label in without))
+        )
+
+    return matches
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """As Docker's filters: a part of the name, or a regular expression for one."""
+    try:
+        return pattern in name or re.search(pattern, name) is not None
+    except re.error:
+        return False
+
+
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    name, equals, value = wanted.partition("=")
+    return name in labels and (not equals or labels[name] == value)
 
 
 ROUTES: list[Route] = [
     ("GET", "/volumes", list_volumes),
     ("POST", "/volumes/create", create),
+    ("POST", "/volumes/prune", prune),
     ("GET", "/volumes/{name}", inspect),
+    ("PUT", "/volumes/{name}", update),
     ("DELETE", "/volumes/{name}", remove),
 ]

@@ -4,7 +4,6 @@ from runtime.api.wire.containers import (
     config,
     exec_inspect,
     host_config,
-    mounts,
     network_settings,
     ports_summary,
     state,
@@ -13,8 +12,9 @@ from runtime.api.wire.containers import (
 from runtime.api.wire.images import image_inspect, image_summary
 from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
-from runtime.api.wire.system import event, volume
+from runtime.api.wire.system import event
 from runtime.api.wire.times import NEVER, human_duration, parse_timestamp, timestamp
+from runtime.api.wire.volumes import mounts, volume
 
 __all__ = [
     "NEVER",

@@ -10,8 +10,6 @@ from runtime.api.wire.times import human_duration, timestamp
 from runtime.engine.container import Container, State
 from runtime.engine.execs import Exec
 from runtime.engine.networks import Membership
-from runtime.engine.options import MountRequest
-from runtime.engine.volumes import Volume
 
 # What `docker inspect` shows of a HostConfig nobody filled in.
 HOST_CONFIG_DEFAULTS: dict[str, Any] = {
@@ -148,26 +146,6 @@ def host_config(container: Container) -> dict[str, Any]:
     for name in ("LogConfig", "RestartPolicy"):
         merged[name] = {**HOST_CONFIG_DEFAULTS[name], **{k: v for k, v in merged[name].items() if v}}
     return merged
-
-
-def mounts(container: Container, volumes: dict[str, Volume]) -> list[dict[str, Any]]:
-    return [
-        _mount(request, volumes.get(container.volumes.get(request.target, ""))) for request in container.options.mounts
-    ]
-
-
-def _mount(request: MountRequest, volume: Volume | None) -> dict[str, Any]:
-    shown = {
-        "Type": request.kind,
-        "Source": request.source,
-        "Destination": request.target,
-        "Mode": "ro" if request.read_only else "",
-        "RW": not request.read_only,
-        "Propagation": request.propagation if request.kind == "bind" else "",
-    }
-    if volume:
-        shown |= {"Name": volume.name, "Source": str(volume.path), "Driver": "local"}
-    return shown
 
 
 def network_settings(container: Container, member: Membership | None) -> dict[str, Any]:

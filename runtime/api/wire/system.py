@@ -1,12 +1,10 @@
-"""Events and volumes."""
+"""Events."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from runtime.api.wire.times import timestamp
 from runtime.engine.events import Event
-from runtime.engine.volumes import Volume
 
 
 def event(event: Event) -> dict[str, Any]:
@@ -24,15 +22,3 @@ def event(event: Event) -> dict[str, Any]:
         if event.type == "container":
             shown["from"] = attributes.get("image", "")
     return shown
-
-
-def volume(volume: Volume) -> dict[str, Any]:
-    return {
-        "CreatedAt": timestamp(volume.created_ns),
-        "Driver": "local",
-        "Labels": volume.labels,
-        "Mountpoint": str(volume.path),
-        "Name": volume.name,
-        "Options": None,
-        "Scope": "local",
-    }

@@ -11,7 +11,8 @@ from runtime.engine.options.model import (
     PortRequest,
     RestartPolicy,
 )
-from runtime.engine.options.mounts import VOLUME_NAME, anonymous_volume_name
+from runtime.engine.options.mounts import VOLUME_NAME, anonymous_volume_name, volumes_from
+from runtime.engine.options.mounts import merged as merged_mounts
 from runtime.engine.options.networks import endpoint_config
 from runtime.engine.options.ports import parse_port
 from runtime.engine.options.request import parse
@@ -30,8 +31,10 @@ __all__ = [
     "endpoint_config",
     "expand_tag",
     "merge_limits",
+    "merged_mounts",
     "parse",
     "parse_port",
     "parse_signal",
     "verify_limits",
+    "volumes_from",
 ]

@@ -7,22 +7,35 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Document = Mapping[str, Any]
-MountKind = Literal["bind", "volume", "tmpfs"]
+MountKind = Literal["bind", "volume", "tmpfs", "image"]
 LogDriver = Literal["json-file", "local", "none"]
 
 
 @dataclass(frozen=True)
 class MountRequest:
-    """One `-v`, `--mount` or `--tmpfs`; `source` is a host path, a volume's name, or empty (anonymous volume)."""
+    """One `-v`, `--mount`, `--tmpfs` or VOLUME.
+
+    `source` is a host path, a volume's name (empty: anonymous), or an image; `mode` is how `-v` wrote it.
+    """
 
     kind: MountKind
     target: str
     source: str = ""
     read_only: bool = False
-    propagation: str = "rprivate"
+    mode: str = ""
+    propagation: str = ""  # of bind mounts; "" is rprivate
     create_source: bool = False  # `-v` makes a missing directory, `--mount` refuses
+    recursive: bool = True  # the mounts below the source too
+    read_only_below: Literal["if possible", "never", "always"] = "if possible"
     options: tuple[str, ...] = ()  # tmpfs mount options
+    subpath: str = ""  # inside the volume or image
     no_copy: bool = False
+    driver: str = ""
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    declared: bool = False  # by VOLUME or Config.Volumes: anything else at the target goes before
+    inherited: bool = False  # by --volumes-from
+    shown: bool = True  # among the container's Mounts
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,6 @@ REFUSED_HOST_FIELDS: dict[str, str] = {
     "DeviceRequests": "--gpus",
     "Links": "--link",
     "StorageOpt": "--storage-opt",
-    "VolumeDriver": "--volume-driver",
-    "VolumesFrom": "--volumes-from",
 }
 # Fields with a default that changes nothing: any other value is refused by name.
 ONLY_VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
