@@ -57,3 +57,4 @@ class Init:
         if self.root >= 0:
             os.close(self.root)
         self.root = fd
+        self.root_path = None

@@ -22,6 +22,7 @@ from runtime.container.ops_mount import (
     MountCgroupV1,
     MountFilesystem,
     MoveStaged,
+    OpenTree,
     ReadonlyPaths,
 )
 from runtime.container.plan import Launch, clone_flags, mount_ops
@@ -94,6 +95,8 @@ def _staged(ops: Sequence[Op]) -> list[Op] | None:
             # What is mounted in or over a tree has its turn between operations of the template.
             if _tree(op.destination) or posixpath.normpath(op.destination) == "/":
                 return None
+        elif isinstance(op, OpenTree):
+            return None  # it comes before the namespace is isolated
         elif isinstance(op, MakeDevice):
             if posixpath.dirname(op.path) == "/dev":
                 staged.append(op)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ class ReadyInits:
         self._stage = stage
         self._template: Template | None = None
         self._ready: list[Child] = []
+        self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._mounts_changed = select.poll()
+        self._mounts_changed.register(self._mounts, select.POLLPRI | select.POLLERR)
 
     def start(self, spec: "Spec", launch: Launch) -> Child | None:
         """Start a container in an init that stands ready; None if none does, or none fits."""
@@ -39,8 +43,11 @@ class ReadyInits:
         if template is None:
             return None
         if template != self._template:
-            self.close()
+            self._end_all()
             self._template = template
+        elif self._mounts_changed.poll(0):
+            # What stands ready has the mounts of the moment it was made; bind mounts need today's (proc_mounts(5)).
+            self._end_all()
         self._loop.call_when_idle(PAUSE_S, self._refill)
         while self._ready:
             child = self._take()
@@ -53,8 +60,12 @@ class ReadyInits:
         return None
 
     def close(self) -> None:
-        """End them all, and forget what to make."""
+        """End them all, and forget what to make. Nothing is to be started after that."""
         self._template = None
+        self._end_all()
+        os.close(self._mounts)
+
+    def _end_all(self) -> None:
         while self._ready:
             _end(self._take())
 

@@ -29,10 +29,12 @@ START_STEPS = [
     "runtime.network.nat.NatTable.publish",
     "runtime.engine.networks.publishing.Publisher.serve",
     "runtime.engine.spec_gen.generate",
+    "runtime.engine.container_mounts.ContainerMounts.mount",
+    "runtime.engine.container_mounts.ContainerMounts.resolved",
     "runtime.engine.bundle.compile_filter",
     "runtime.cgroups.v1.V1Cgroup.create",
     "runtime.cgroups.v1.V1Cgroup.join_paths",
-    "runtime.engine.containers.LogWriter",
+    "runtime.engine.containers.open_log",
     "runtime.engine.processes._pipe",
     "runtime.engine.launcher_link.LauncherLink.run",
 ]
