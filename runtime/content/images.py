@@ -130,6 +130,12 @@ class ImageStore:
             raise InvalidParameter(f"{name} is the beginning of {len(matches)} image ids; give more of it")
         return matches[0] if matches else None
 
+    def layer_sizes(self) -> dict[str, int]:
+        """Bytes of data in every unpacked layer that an image has, by chain ID."""
+        with self._lock:
+            chain_ids = {chain_id for image in self._images.values() for chain_id in image.chain_ids}
+            return {chain_id: self._layers.size_bytes(chain_id) for chain_id in chain_ids if chain_id in self._layers}
+
     # --- adding -------------------------------------------------------------------------------------------
 
     @contextmanager

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from runtime.content.layers import layer_path
 from runtime.content.trash import Trash
-from runtime.content.tree import walk
+from runtime.content.tree import data_size_bytes
 from runtime.errors import AlreadyExists, InvalidParameter, NotFound
 
 
@@ -119,14 +119,10 @@ class Snapshots:
 
     def usage(self, snapshot_id: str) -> int:
         """Bytes of data in files the container wrote, hard links counted once. Raises NotFound."""
-        sizes: dict[tuple[int, int], int] = {}
         try:
-            for node in walk(self._path(snapshot_id) / "upper"):
-                if stat.S_ISREG(node.info.st_mode):
-                    sizes[node.info.st_dev, node.info.st_ino] = node.info.st_size
+            return data_size_bytes(self._path(snapshot_id) / "upper")
         except FileNotFoundError:
             raise NotFound(f"there is no snapshot {snapshot_id}") from None
-        return sum(sizes.values())
 
     def _path(self, snapshot_id: str) -> Path:
         if "/" in snapshot_id or snapshot_id in ("", ".", ".."):

@@ -85,6 +85,15 @@ def walk(top: Path) -> Iterator[Node]:
         os.close(current)
 
 
+def data_size_bytes(top: Path) -> int:
+    """Bytes of data in all files below `top`, hard links counted once. Slow. Raises OSError."""
+    sizes: dict[tuple[int, int], int] = {}
+    for node in walk(top):
+        if stat.S_ISREG(node.info.st_mode):
+            sizes[node.info.st_dev, node.info.st_ino] = node.info.st_size
+    return sum(sizes.values())
+
+
 def _identity(descriptor: int) -> tuple[int, int]:
     info = os.fstat(descriptor)
     return info.st_dev, info.st_ino

@@ -6,11 +6,13 @@ import asyncio
 import fcntl
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 from runtime.cgroups import remove_subtree
+from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
@@ -176,6 +178,29 @@ class Engine:
     async def volume_sizes(self, volumes: Iterable[Volume]) -> dict[str, int]:
         """Bytes by name, -1 where they cannot be told."""
         return {volume.name: await asyncio.to_thread(measure, volume) for volume in list(volumes)}
+
+    # --- what is on the disk
+
+    def shared_sizes(self) -> dict[str, int]:
+        """By image: the bytes of its layers that other images have too."""
+        images, sizes = self.images.all(), self.images.layer_sizes()
+        owners = Counter(chain_id for image in images for chain_id in set(image.chain_ids))
+        return {
+            image.id: sum(sizes.get(chain_id, 0) for chain_id in set(image.chain_ids) if owners[chain_id] > 1)
+            for image in images
+        }
+
+    def prune_images(self, wanted: Callable[[Image], bool]) -> tuple[list[tuple[str, str]], int]:
+        """Remove the wanted among the images no container has; `remove_image`'s account of it, and the bytes freed."""
+        used = {container.image_id for container in self.containers.all()}
+        sizes = self.images.layer_sizes()
+        done: list[tuple[str, str]] = []
+        for image in self.images.all():
+            if image.id not in used and wanted(image):
+                done += self.remove_image(image.id, force=True)
+        freed = sum(sizes.get(which, 0) for what, which in done if what == "Deleted")
+        self.events.publish(Event("image", "prune", "", {"reclaimed": str(freed)}))
+        return done, freed
 
     # --- the end
 

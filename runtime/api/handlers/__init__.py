@@ -1,6 +1,19 @@
 """One module per resource of the Engine API, each with its table of routes."""
 
-from runtime.api.handlers import container_streams, containers, execs, images, networks, system, volumes
+from runtime.api.handlers import (
+    auth,
+    builder,
+    container_streams,
+    containers,
+    disk_usage,
+    execs,
+    images,
+    networks,
+    plugins,
+    swarm,
+    system,
+    volumes,
+)
 from runtime.api.router import Route
 
 ROUTES: list[Route] = [
@@ -11,4 +24,9 @@ ROUTES: list[Route] = [
     *networks.ROUTES,
     *volumes.ROUTES,
     *system.ROUTES,
+    *disk_usage.ROUTES,
+    *auth.ROUTES,
+    *builder.ROUTES,
+    *plugins.ROUTES,
+    *swarm.ROUTES,
 ]

@@ -33,7 +33,7 @@ async def list_containers(engine: Engine, request: Request) -> Answer:
         for container in engine.containers.all()
         if (show_all or limit or container.state.is_up) and _matches(engine, container, filters)
     ]
-    return json_response([_summary(engine, container) for container in (found[:limit] if limit else found)])
+    return json_response([summary(engine, container) for container in (found[:limit] if limit else found)])
 
 
 def _matches(engine: Engine, container: Container, filters: dict[str, list[str]]) -> bool:
@@ -71,7 +71,7 @@ def _descends(engine: Engine, container: Container, image: str) -> bool:
         return False
 
 
-def _summary(engine: Engine, container: Container) -> dict[str, Any]:
+def summary(engine: Engine, container: Container) -> dict[str, Any]:
     member = engine.networks.membership(container.id)
     return {
         "Id": container.id,

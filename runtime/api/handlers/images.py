@@ -10,43 +10,58 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from runtime.api import wire
+from runtime.api import filters, wire
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
+from runtime.content.image import Image
 from runtime.engine.engine import Engine
 from runtime.engine.events import Event
 from runtime.errors import InvalidParameter, NotSupported
 
-FILTERS = {"dangling", "label", "reference"}
+FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
+PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 READ_BYTES = 1 << 18
 
 Result = TypeVar("Result")
 
 
 async def list_images(engine: Engine, request: Request) -> Answer:
-    filters = request.query.filters()
-    if unknown := set(filters) - FILTERS:
-        raise InvalidParameter(f"invalid filter '{min(unknown)}'")
+    chosen = filters.read(request.query, FILTERS)
+    wanted = _wanted(engine, chosen)
     uses = Counter(container.image_id for container in engine.containers.all())
-    images = sorted(engine.images.all(), key=lambda image: image.created, reverse=True)
-    shown = [wire.image_summary(image, uses[image.id]) for image in images]
-    return json_response([image for image in shown if _matches(image, filters)])
+    shared = engine.shared_sizes() if request.query.flag("shared-size") else {}
+    images = sorted(filter(wanted, engine.images.all()), key=lambda image: image.created, reverse=True)
+    return json_response([wire.image_summary(image, uses[image.id], shared.get(image.id, -1)) for image in images])
 
 
-def _matches(image: dict[str, object], filters: dict[str, list[str]]) -> bool:
-    tags = [str(tag) for tag in image["RepoTags"]]  # type: ignore[attr-defined]
-    if patterns := filters.get("reference"):
-        names = [*tags, *(tag.rpartition(":")[0] for tag in tags)]
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns):
-            return False
-    if (dangling := filters.get("dangling")) and (dangling[0] in ("true", "1")) == bool(tags):
-        return False
-    labels: dict[str, str] = image["Labels"]  # type: ignore[assignment]
-    for wanted in filters.get("label", []):
-        name, equals, value = wanted.partition("=")
-        if name not in labels or (equals and labels[name] != value):
-            return False
-    return True
+def _wanted(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Image], bool]:
+    """`before` and `since` name images: those made before, or after, that one. Raises NotFound for an unknown one."""
+    before = [engine.images.get(name) for name in chosen.get("before", [])]
+    since = [engine.images.get(name) for name in chosen.get("since", [])]
+    dangling = filters.boolean(chosen, "dangling", False) if "dangling" in chosen else None
+    until_ns, patterns = filters.until_ns(chosen), chosen.get("reference")
+
+    def wanted(image: Image) -> bool:
+        made = wire.image_created_s(image)
+        return (
+            (dangling is None or dangling != bool(image.references))
+            and (until_ns is None or made * 10**9 <= until_ns)
+            and all(made < wire.image_created_s(other) for other in before)
+            and all(made > wire.image_created_s(other) for other in since)
+            and (not patterns or any(_fits(image, pattern) for pattern in patterns))
+            and filters.has_labels(chosen, _labels(image))
+        )
+
+    return wanted
+
+
+def _fits(image: Image, pattern: str) -> bool:
+    names = [*image.references, *(reference.rpartition(":")[0] for reference in image.references)]
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def _labels(image: Image) -> dict[str, str]:
+    return (image.config.get("config") or {}).get("Labels") or {}
 
 
 async def inspect(engine: Engine, request: Request) -> Answer:
@@ -114,6 +129,24 @@ async def remove(engine: Engine, request: Request) -> Answer:
     return json_response([{what: which} for what, which in done])
 
 
+async def prune(engine: Engine, request: Request) -> Answer:
+    chosen = filters.read(request.query, PRUNE_FILTERS)
+    dangling_only = filters.boolean(chosen, "dangling", True)
+    until_ns = filters.until_ns(chosen)
+
+    def wanted(image: Image) -> bool:
+        return (
+            not (dangling_only and image.references)
+            and (until_ns is None or wire.image_created_s(image) * 10**9 <= until_ns)
+            and filters.has_labels(chosen, _labels(image))
+        )
+
+    done, freed_bytes = engine.prune_images(wanted)
+    return json_response(
+        {"ImagesDeleted": [{what: which} for what, which in done] or None, "SpaceReclaimed": freed_bytes}
+    )
+
+
 def _line(document: dict[str, object]) -> bytes:
     return json.dumps(document).encode() + b"\r\n"
 
@@ -157,6 +190,7 @@ ROUTES: list[Route] = [
     ("GET", "/images/json", list_images),
     ("POST", "/images/load", load),
     ("POST", "/images/create", create),
+    ("POST", "/images/prune", prune),
     ("GET", "/images/{name:path}/json", inspect),
     ("GET", "/images/{name:path}/history", history),
     ("POST", "/images/{name:path}/tag", tag),

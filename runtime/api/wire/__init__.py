@@ -9,7 +9,7 @@ from runtime.api.wire.containers import (
     state,
     status_text,
 )
-from runtime.api.wire.images import image_inspect, image_summary
+from runtime.api.wire.images import image_created_s, image_inspect, image_summary
 from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
 from runtime.api.wire.system import event
@@ -24,6 +24,7 @@ __all__ = [
     "exec_inspect",
     "host_config",
     "human_duration",
+    "image_created_s",
     "image_inspect",
     "image_summary",
     "info",

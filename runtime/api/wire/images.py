@@ -16,7 +16,8 @@ def image_created_s(image: Image) -> int:
         return 0
 
 
-def image_summary(image: Image, containers: int) -> dict[str, Any]:
+def image_summary(image: Image, containers: int, shared_bytes: int = -1) -> dict[str, Any]:
+    """`shared_bytes`: of layers that other images have too, -1 for not asked."""
     return {
         "Id": image.id,
         "ParentId": "",
@@ -24,7 +25,7 @@ def image_summary(image: Image, containers: int) -> dict[str, Any]:
         "RepoDigests": list(image.repo_digests),
         "Created": image_created_s(image),
         "Size": image.size_bytes,
-        "SharedSize": -1,
+        "SharedSize": shared_bytes,
         "VirtualSize": image.size_bytes,
         "Labels": (image.config.get("config") or {}).get("Labels") or {},
         "Containers": containers,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from runtime.content.copy_up import copy_ownership, copy_up, examine
 from runtime.content.trash import Trash
-from runtime.content.tree import open_directory, remove_children, walk
+from runtime.content.tree import data_size_bytes, open_directory, remove_children
 from runtime.engine.events import Event, EventBus
 from runtime.engine.options import VOLUME_NAME, anonymous_volume_name
 from runtime.engine.store import Store
@@ -283,12 +283,8 @@ def open_inside(volume: Volume, subpath: str) -> int:
 
 def measure(volume: Volume) -> int:
     """Bytes of a volume's files, hard links counted once; -1 when it cannot be read. Slow: for a worker thread."""
-    sizes: dict[tuple[int, int], int] = {}
     try:
-        for node in walk(volume.path):
-            if not stat.S_ISDIR(node.info.st_mode):
-                sizes[node.info.st_dev, node.info.st_ino] = node.info.st_size
+        return data_size_bytes(volume.path)
     except OSError as error:
         log.warning("the size of volume %s cannot be told: %s", volume.name, error)
         return -1
-    return sum(sizes.values())

@@ -1,0 +1,78 @@
+"""/system/df: see the Engine API, "System". Trees are measured in a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from runtime.api import wire
+from runtime.api.handlers.containers import summary
+from runtime.api.http1 import Answer, Request
+from runtime.api.router import Route, json_response
+from runtime.content.snapshots import Snapshots
+from runtime.engine.engine import Engine
+from runtime.errors import InvalidParameter, NotFound
+
+log = logging.getLogger(__name__)
+
+TYPES = ("container", "image", "volume", "build-cache")
+BUILDER_SIZE_UNTIL = (1, 41)
+
+
+async def disk_usage(engine: Engine, request: Request) -> Answer:
+    types = request.query.texts("type") or list(TYPES)
+    for kind in types:
+        if kind not in TYPES:
+            raise InvalidParameter(f"unknown object type: {kind}")
+    document: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None}
+    if "image" in types:
+        document |= _images(engine)
+    if "container" in types:
+        document["Containers"] = await _containers(engine)
+    if "volume" in types:
+        document["Volumes"] = await _volumes(engine)
+    document["BuildCache"] = [] if "build-cache" in types else None
+    if request.api_version <= BUILDER_SIZE_UNTIL:
+        document["BuilderSize"] = 0
+    return json_response(document)
+
+
+def _images(engine: Engine) -> dict[str, Any]:
+    uses = Counter(container.image_id for container in engine.containers.all())
+    shared = engine.shared_sizes()
+    shown = [wire.image_summary(image, uses[image.id], shared[image.id]) for image in engine.images.all()]
+    return {"LayersSize": sum(engine.images.layer_sizes().values()), "Images": shown}
+
+
+async def _containers(engine: Engine) -> list[dict[str, Any]]:
+    containers = engine.containers.all()
+    sizes = await asyncio.to_thread(_measure, engine.snapshots, [container.id for container in containers])
+    shown = []
+    for container in containers:
+        size, image_size = sizes[container.id], engine.containers.image_of(container).size_bytes
+        shown.append({**summary(engine, container), "SizeRw": size, "SizeRootFs": size + image_size})
+    return shown
+
+
+def _measure(snapshots: Snapshots, ids: Sequence[str]) -> dict[str, int]:
+    """By id; 0 for what cannot be measured: it has gone meanwhile, or moves under us."""
+    sizes = dict.fromkeys(ids, 0)
+    for id in ids:
+        try:
+            sizes[id] = snapshots.usage(id)
+        except (OSError, NotFound) as error:
+            log.info("the size of container %s cannot be told: %s", id, error)
+    return sizes
+
+
+async def _volumes(engine: Engine) -> list[dict[str, Any]]:
+    volumes = engine.volumes.all()
+    sizes = await engine.volume_sizes(volumes)
+    users = engine.containers.users_of_volume
+    return [wire.volume(volume, (sizes[volume.name], len(users(volume.name)))) for volume in volumes]
+
+
+ROUTES: list[Route] = [("GET", "/system/df", disk_usage)]

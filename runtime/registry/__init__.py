@@ -1,0 +1,1 @@
+"""Clients of registries (OCI distribution-spec)."""
