@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -179,10 +179,12 @@ class ImageStore:
         comment: str = "",
         author: str = "",
         created_by: str = "",
+        leave_out: Container[str] = (),
     ) -> Image:
         """Makes an image of `parent` and the changes in a container's `upper` directory.
 
-        `settings` are the new image's whole container defaults. Raises InvalidParameter, OSError.
+        `settings` are the new image's whole container defaults, `leave_out` is for `write_diff`. Raises
+        InvalidParameter, OSError.
         """
         references = [parse(reference)] if reference else []
         config = _new_config(parent.config, settings)
@@ -190,7 +192,7 @@ class ImageStore:
             config["author"] = author
         history = History(created=config["created"], created_by=created_by, author=author, comment=comment)
         with self.ingest() as ingest:
-            layer, size = ingest.create_blob(lambda out: write_diff(upper, out))
+            layer, size = ingest.create_blob(lambda out: write_diff(upper, out, leave_out))
             return ingest.add_layer(parent, config, history, layer, size, references)
 
     def _add(self, image: Image, references: Sequence[Reference]) -> Image:

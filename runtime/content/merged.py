@@ -41,6 +41,15 @@ def stat_directory(lower: Sequence[str], path: str) -> os.stat_result | None:
         return os.fstat(found[0]) if isinstance(found, list) else None
 
 
+def stat_path(lower: Sequence[str], path: str) -> os.stat_result | None:
+    """Any file of a root file system, symlinks in `path` (but for the last name) followed; None if there is none."""
+    with ExitStack() as opened:
+        parent, _, name = path.rpartition("/")
+        level = resolve(opened, lower, parent)
+        found = _look_up(opened, level, name) if isinstance(level, list) else None
+        return None if found is None else os.fstat(found[0] if isinstance(found, list) else found)
+
+
 def resolve(opened: ExitStack, stack: Sequence[str], path: str) -> list[int] | int | None:
     """A directory's descriptors (one a layer that contributes, top first), another file's, or None."""
     top = [_kept(opened, open_directory(directory)) for directory in stack]

@@ -8,7 +8,7 @@ the descriptor limit.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +48,21 @@ class Node:
     info: os.stat_result
 
 
-def walk(top: Path) -> Iterator[Node]:
-    """Every file below `top`, parents first, in the order of names, following neither symlinks nor mounts.
+def _nowhere(path: str) -> bool:
+    return False
 
+
+def walk(top: Path | int, enter: Callable[[str], bool] = _nowhere) -> Iterator[Node]:
+    """Every file below `top` (a descriptor is lent), parents first, in the order of names, not following symlinks.
+
+    Mounts are followed where `enter(path)` says so.
     `parent_fd` is valid until the next step. Files that vanish meanwhile are passed over; ESTALE when a
     running container moves the directory being walked, for its parent may then be anywhere.
     """
-    current = open_directory(top)
+    current = open_directory(top) if isinstance(top, Path) else open_directory(".", top)
     try:
         pending = [_sorted_names(current)]
-        device = os.fstat(current).st_dev
+        devices = [os.fstat(current).st_dev]
         parents: list[tuple[int, int]] = []
         prefix: list[str] = []
         while pending:
@@ -68,16 +73,18 @@ def walk(top: Path) -> Iterator[Node]:
                     if _identity(current) != parents.pop():
                         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), f"{top}/{'/'.join(prefix)}")
                     prefix.pop()
+                    devices.pop()
                 continue
             name = pending[-1].pop()
             try:
                 info = os.stat(name, dir_fd=current, follow_symlinks=False)
                 yield Node("/".join([*prefix, name]), name, current, info)
-                if stat.S_ISDIR(info.st_mode) and info.st_dev == device:
+                if stat.S_ISDIR(info.st_mode) and (info.st_dev == devices[-1] or enter("/".join([*prefix, name]))):
                     parent = _identity(current)
                     current = _replace(current, open_directory(name, current))
                     parents.append(parent)
                     prefix.append(name)
+                    devices.append(info.st_dev)
                     pending.append(_sorted_names(current))
             except (FileNotFoundError, NotADirectoryError):
                 continue

@@ -17,6 +17,7 @@ from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
 from runtime.engine import embedded
+from runtime.engine.container_files import ContainerFiles
 from runtime.engine.containers import ContainerService
 from runtime.engine.control import Control
 from runtime.engine.events import Event, EventBus
@@ -24,6 +25,7 @@ from runtime.engine.execs import ExecService
 from runtime.engine.health import HealthMonitors
 from runtime.engine.networks import NetworkService
 from runtime.engine.processes import ProcessTable
+from runtime.engine.roots import Roots
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
 from runtime.engine.volumes import Volume, VolumeService, measure
@@ -90,6 +92,8 @@ class Engine:
         self._exits.callback(self.containers.close)
         self.execs = ExecService(self.containers, self.snapshots, self.processes)
         self._exits.callback(self.execs.close)
+        roots = Roots(self.containers, self.snapshots, self.volumes)
+        self.files = ContainerFiles(self.containers, roots, self.snapshots, self.images, self.events)
         self.control = Control(self.containers)
         self.health = self.containers.health = HealthMonitors(self.containers, self.execs)
         self._exits.callback(self.health.close)

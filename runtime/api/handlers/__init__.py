@@ -3,6 +3,7 @@
 from runtime.api.handlers import (
     auth,
     builder,
+    container_files,
     container_streams,
     containers,
     disk_usage,
@@ -19,6 +20,7 @@ from runtime.api.router import Route
 ROUTES: list[Route] = [
     *containers.ROUTES,
     *container_streams.ROUTES,
+    *container_files.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
     *networks.ROUTES,

@@ -13,6 +13,7 @@ from typing import TypeVar
 from runtime.api import filters, wire
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
+from runtime.api.thread_streams import body_file
 from runtime.content.image import Image
 from runtime.engine.engine import Engine
 from runtime.engine.events import Event
@@ -20,7 +21,6 @@ from runtime.errors import InvalidParameter, NotSupported
 
 FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 PRUNE_FILTERS = ("dangling", "label", "label!", "until")
-READ_BYTES = 1 << 18
 
 Result = TypeVar("Result")
 
@@ -155,35 +155,9 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-class _BodyReader(io.RawIOBase):
-    """The request's body as a file for a worker thread, fetched from the event loop chunk by chunk."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
-        self._chunks = chunks
-        self._loop = loop
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._rest:
-            future = asyncio.run_coroutine_threadsafe(_next_chunk(self._chunks), self._loop)
-            self._rest = future.result()
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-
-async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
-    return await anext(chunks, b"")
-
-
 async def _feed_thread(request: Request, work: Callable[[io.BufferedReader], Result]) -> Result:
     """Run `work` on the body in a worker thread; raises what it raises."""
-    body = _BodyReader(request.body_chunks(), asyncio.get_running_loop())
-    return await asyncio.to_thread(work, io.BufferedReader(body, READ_BYTES))
+    return await asyncio.to_thread(work, body_file(request.body_chunks()))
 
 
 ROUTES: list[Route] = [

@@ -9,6 +9,7 @@ from runtime.api.wire.containers import (
     state,
     status_text,
 )
+from runtime.api.wire.files import committed_config, path_stat
 from runtime.api.wire.images import image_created_s, image_inspect, image_summary
 from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
@@ -18,6 +19,7 @@ from runtime.api.wire.volumes import mounts, volume
 
 __all__ = [
     "NEVER",
+    "committed_config",
     "config",
     "endpoints",
     "event",
@@ -33,6 +35,7 @@ __all__ = [
     "network_settings",
     "network_summary",
     "parse_timestamp",
+    "path_stat",
     "ports_summary",
     "state",
     "status_text",

@@ -39,7 +39,7 @@ def image_inspect(image: Image) -> dict[str, Any]:
         "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
         "Parent": "",
-        "Comment": "",
+        "Comment": (image.config.get("history") or [{}])[-1].get("comment", ""),
         "Created": image.created or NEVER,
         "DockerVersion": "",
         "Author": image.config.get("author", ""),

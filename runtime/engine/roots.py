@@ -1,0 +1,157 @@
+"""A container's root file system as its processes see it, for reading and writing files in it.
+
+A running container is entered through /proc/PID/root, so that its volumes, binds and tmpfs are there. A stopped one is
+mounted, with its volumes and binds, in a mount namespace that a single thread has to itself: nothing of it can be seen
+or be left behind. Either way paths are resolved by the kernel below a descriptor of the root (openat2(2)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import posixpath
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar, cast
+
+from runtime.container.op import Init
+from runtime.container.ops_mount import MountOverlayRoot
+from runtime.container.rootpath import make_directory, make_file, open_in
+from runtime.content.snapshots import OverlayRootfs, Snapshots
+from runtime.engine.container import Container
+from runtime.engine.containers import ContainerService
+from runtime.engine.processes import start_time_of
+from runtime.engine.volumes import VolumeService
+from runtime.linux import mounts, namespaces
+
+Result = TypeVar("Result")
+HostMount = tuple[str, str, bool]  # source on the host, target, read-only
+
+
+class Roots:
+    def __init__(self, containers: ContainerService, snapshots: Snapshots, volumes: VolumeService) -> None:
+        self._containers = containers
+        self._snapshots = snapshots
+        self._volumes = volumes
+
+    async def visit(self, container: Container, work: Callable[[int], Result]) -> Result:
+        """Run `work` in a thread, given a descriptor of the root directory; raises what it raises.
+
+        A stopped container cannot be started or removed meanwhile.
+        """
+        root_fd = self._running_root(container)
+        if root_fd is None:
+            async with container.changing:
+                root_fd = self._running_root(container)
+                if root_fd is None:
+                    return await self._visit_stopped(container, work)
+        try:
+            return await _to_the_end(asyncio.ensure_future(asyncio.to_thread(work, root_fd)))
+        finally:
+            os.close(root_fd)
+
+    def _running_root(self, container: Container) -> int | None:
+        state = container.state
+        if not state.has_process or not state.pid:
+            return None
+        try:
+            root_fd = os.open(f"/proc/{state.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        if start_time_of(state.pid) != state.start_time:
+            os.close(root_fd)
+            return None
+        return root_fd
+
+    async def _visit_stopped(self, container: Container, work: Callable[[int], Result]) -> Result:
+        rootfs = self._snapshots.describe(container.id, self._containers.image_of(container))
+        host_mounts = [
+            (str(self._volumes.get(container.volumes[request.target]).path), request.target, request.read_only)
+            if request.kind == "volume"
+            else (request.source, request.target, request.read_only)
+            for request in container.options.mounts
+            if request.kind in ("volume", "bind")
+        ]
+        target = str(container.directory / "rootfs")
+        own_thread = ThreadPoolExecutor(1)  # which ends, and its namespace with it
+        try:
+            loop = asyncio.get_running_loop()
+            return await _to_the_end(
+                loop.run_in_executor(own_thread, _in_own_namespace, rootfs, target, host_mounts, work)
+            )
+        finally:
+            own_thread.shutdown(wait=False)
+
+
+async def _to_the_end(work: asyncio.Future[Result]) -> Result:
+    """A thread cannot be cancelled, and what it uses has to stay until it is done."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait((work,))
+        raise
+
+
+class _RootHolder:
+    """What MountOverlayRoot needs of an init."""
+
+    fd = -1
+
+    def set_root(self, fd: int) -> None:
+        self.fd = fd
+
+
+def _in_own_namespace(
+    rootfs: OverlayRootfs, target: str, host_mounts: list[HostMount], work: Callable[[int], Result]
+) -> Result:
+    namespaces.unshare(namespaces.CLONE_NEWNS)  # of this thread alone
+    mounts.mount("none", "/", None, mounts.MS_REC | mounts.MS_SLAVE)
+    with ExitStack() as opened:
+
+        def kept(fd: int) -> int:
+            opened.callback(os.close, fd)
+            return fd
+
+        holder = _RootHolder()
+        MountOverlayRoot(rootfs.lower, rootfs.upper, rootfs.work, target).apply(cast(Init, holder))
+        root_fd = kept(holder.fd)
+        for source, path, read_only in host_mounts:
+            if not Path(source).exists():
+                continue
+            make = make_directory if Path(source).is_dir() else make_file
+            place_fd = kept(make(root_fd, path))
+            tree_fd = kept(mounts.open_tree(source, recursive=True))
+            if read_only:
+                mounts.mount_setattr(tree_fd, set_=mounts.MOUNT_ATTR_RDONLY)
+            mounts.move_mount(tree_fd, place_fd, path)
+        return work(root_fd)
+
+
+def split(path: str) -> tuple[str, str]:
+    """Directory and last name of a container's path, as Docker cuts it: `/a/b/` and `/a/b/.` mean what b leads to."""
+    absolute = "/" + path.lstrip("/")
+    cleaned = posixpath.normpath(absolute)
+    if cleaned == "/" or absolute.endswith(("/", "/.")):
+        return cleaned, "."
+    return posixpath.split(cleaned)
+
+
+def base_name(path: str) -> str:
+    """What Docker calls a path's file in archives: `.` for `/a/.`, `/` for the root."""
+    absolute = "/" + path.lstrip("/")
+    return (
+        "." if absolute != "/." and absolute.endswith("/.") else posixpath.basename(posixpath.normpath(absolute)) or "/"
+    )
+
+
+def resolved_path(root_fd: int, path: str) -> str:
+    """The path inside the root after every symlink of it; raises OSError."""
+    fd = open_in(root_fd, path)
+    try:
+        top = os.readlink(f"/proc/thread-self/fd/{root_fd}")
+        found = os.readlink(f"/proc/thread-self/fd/{fd}")
+    finally:
+        os.close(fd)
+    return found if top == "/" else found.removeprefix(top) or "/"
