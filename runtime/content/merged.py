@@ -46,7 +46,7 @@ def stat_path(lower: Sequence[str], path: str) -> os.stat_result | None:
     with ExitStack() as opened:
         parent, _, name = path.rpartition("/")
         level = resolve(opened, lower, parent)
-        found = _look_up(opened, level, name) if isinstance(level, list) else None
+        found = look_up(opened, level, name) if isinstance(level, list) else None
         return None if found is None else os.fstat(found[0] if isinstance(found, list) else found)
 
 
