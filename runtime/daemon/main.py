@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import grp
+import ipaddress
 import json
 import logging
 import os
@@ -61,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--group", metavar="NAME", help="the group that may use the socket (default: root)")
     parser.add_argument("--embedded-images", type=Path, metavar="DIR", help="image archives to load at the first start")
     parser.add_argument(
+        "--host-gateway-ip",
+        metavar="ADDRESS",
+        default="",
+        help="what host.docker.internal and host-gateway mean in containers (default: their network's gateway)",
+    )
+    parser.add_argument(
         "--log-level",
         default="info",
         choices=["debug", "info", "warning", "error"],
@@ -84,12 +91,19 @@ def main(argv: list[str] | None = None) -> int:
             data_root = (args.data_root or DEFAULT_DATA_ROOT).absolute()
             tls = TlsFiles(args.tlsverify, args.tlscacert, args.tlscert, args.tlskey)
             hosts = parse_hosts(args.host or [f"unix://{run_dir}/docker.sock"], tls)
-            settings = EngineSettings(data_root, run_dir, args.embedded_images)
+            settings = EngineSettings(data_root, run_dir, args.embedded_images, _address(args.host_gateway_ip))
             asyncio.run(_run(settings, hosts, _group(args.group)))
     except (WherryError, OSError) as error:
         print(f"wherryd: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise InvalidParameter(f"--host-gateway-ip {text}: not an IP address") from None
 
 
 def _group(name: str | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve
 from runtime.engine import files, spec_gen
 from runtime.engine.container import Container
 from runtime.engine.container_mounts import ContainerMounts
+from runtime.engine.links import Linked
 from runtime.engine.networks import Membership
 from runtime.engine.settings import EngineSettings
 from runtime.errors import NotSupported
 from runtime.linux.seccomp import compile_filter
+from runtime.network.dns.view import GATEWAY_NAME, HOST_NAME
 
 INIT_PROGRAMS = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init")
 
@@ -44,13 +47,20 @@ class Bundles:
             raise NotSupported("--init needs an init program: install tini (on Debian: apt install tini)")
         return found
 
-    def write(self, container: Container, rootfs: OverlayRootfs, member: Membership) -> dict[str, Any]:
+    def write(
+        self, container: Container, rootfs: OverlayRootfs, member: Membership, linked: Sequence[Linked] = ()
+    ) -> dict[str, Any]:
         options, directory = container.options, container.directory
         own_network = not member.shares_host
         hostname = os.uname().nodename if options.uts_mode == "host" else container.hostname
+        host_gateway = self._settings.host_gateway_ip or member.host_gateway
+        others = [(str(one.address), one.host_names) for one in linked]
+        if member.own_gateway and not member.resolver_address:  # else that one says so
+            others += [(host_gateway, HOST_NAME), (member.own_gateway, GATEWAY_NAME)]
+        container.link_env = [entry for one in linked for entry in one.environment()]
         contents = {
             "hostname": f"{hostname}\n",
-            "hosts": files.hosts(options, hostname, member.addresses, member.host_gateway),
+            "hosts": files.hosts(options, hostname, member.addresses, host_gateway, others),
             "resolv.conf": files.resolv_conf(options, own_network, member.resolver_address),
         }
         mounts = self._mounts.resolved(container)
@@ -67,6 +77,7 @@ class Bundles:
             mounts=mounts,
             host_network=not own_network,
             init_program=self.init_program(container),
+            link_env=container.link_env,
         )
         spec = spec_gen.generate(options, place)
         (directory / "config.json").write_text(json.dumps(spec, separators=(",", ":")))

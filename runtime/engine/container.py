@@ -109,6 +109,8 @@ class Container:
     # By network id: {name, config (EndpointConfig), endpoint (Attachment; None while it does not run)}.
     networks: dict[str, dict[str, Any]] = field(default_factory=dict)
     published: list[list[Any]] = field(default_factory=list)  # PublishedPort documents, while it runs
+    links: dict[str, str] = field(default_factory=dict)  # alias → container id (engine.links)
+    link_env: list[str] = field(default_factory=list)  # what links put into its environment at its last start
     execs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

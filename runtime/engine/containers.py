@@ -24,6 +24,7 @@ from runtime.engine.container import Container, Health, State
 from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
+from runtime.engine.links import Links
 from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open_log, read_log
 from runtime.engine.networks import NetworkService
 from runtime.engine.oom import OomWatch, oom_kills
@@ -91,6 +92,7 @@ class ContainerService:
         self.health: HealthWatch
         self._mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
         self._bundles = Bundles(settings, self._mounts)
+        self._links = Links(self._containers, networks)
         self._facts = host_facts()
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
@@ -138,6 +140,10 @@ class ContainerService:
             if container.image_id == image.id or image.id in container.image_mounts.values()
         ]
 
+    def links_of(self, container: Container) -> list[str] | None:
+        """HostConfig.Links as inspect shows them."""
+        return self._links.shown(container)
+
     def users_of_volume(self, name: str) -> list[str]:
         return self._mounts.users_of_volume(name)
 
@@ -182,6 +188,7 @@ class ContainerService:
                 inherited=self._mounts.inherited(host_config, self.get),
             )
             container.networks = self._networks.plan(container.options)
+            container.links = self._links.resolve(container, self.get)
             spec_gen.effective_capabilities(container.options, container.options.privileged)
             self._bundles.init_program(container)
             rootfs = self._snapshots.prepare(id, image)
@@ -195,6 +202,7 @@ class ContainerService:
             self.save(container)
             undo.pop_all()
         self._containers[id] = container
+        self._links.add(container)
         self.publish(container, "create")
         return container, warnings
 
@@ -238,11 +246,12 @@ class ContainerService:
         options = container.options
         async with AsyncExitStack() as undo:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
+            linked = self._links.linked(container)
             member = await self._networks.join(container)
             undo.push_async_callback(self._networks.leave, container)
             undo.push_async_callback(self._mounts.unmount, container)
             await self._mounts.mount(container)
-            spec = self._bundles.write(container, rootfs, member)
+            spec = self._bundles.write(container, rootfs, member, linked)
             cgroup = self.cgroup_of(container)
             cgroup.create(spec["linux"]["resources"])
             undo.callback(cgroup.delete)
@@ -298,6 +307,7 @@ class ContainerService:
         container.move("start")
         self.save(container)
         self._mounts.publish_mounted(container)
+        self._links.tell_parents(container)
         self.publish(container, "start")
         self._watch(container)
         self._spawn(self._follow(container, live))
@@ -491,6 +501,7 @@ class ContainerService:
         self._store.delete("container", container.id)
         del self._containers[container.id]
         del self._names[container.name]
+        self._links.remove(container)
         self.publish(container, "destroy")
         container.gone()
 
@@ -522,6 +533,7 @@ class ContainerService:
                 raise SystemFault(f"container {id} in the store cannot be read: {error}") from error
             self._containers[id] = container
             self._names[container.name] = id
+            self._links.add(container)
         self._mounts.load(self._containers.values())
 
     def still_running(self, known: list[Known]) -> list[Container]:

@@ -181,7 +181,7 @@ class ExecService:
             "terminal": exec.tty,
             "user": spec_gen.oci_user(user),
             "args": exec.args,
-            "env": spec_gen.environment(asked, container.hostname, user.home),
+            "env": spec_gen.environment(asked, container.hostname, user.home, container.link_env),
             "cwd": exec.working_dir or options.working_dir,
             "capabilities": spec_gen.capability_sets(capabilities, user.uid),
             "noNewPrivileges": options.no_new_privileges,

@@ -21,22 +21,32 @@ ff02::2\tip6-allrouters
 """
 
 
-def hosts(options: Options, hostname: str, addresses: Iterable[IpAddress], host_gateway: str | None) -> str:
-    """/etc/hosts(5); `host_gateway` stands for the word `host-gateway` in `--add-host`."""
+def hosts(
+    options: Options,
+    hostname: str,
+    addresses: Iterable[IpAddress],
+    host_gateway: str,
+    others: Iterable[tuple[str, str]] = (),
+) -> str:
+    """/etc/hosts(5); `host_gateway` stands for the word `host-gateway` in `--add-host`.
+
+    `others` are addresses with their names, which names of `--add-host` come before.
+    """
     lines = [LOCAL_HOSTS]
     for entry in options.extra_hosts:
         name, separator, target = entry.partition("=") if "=" in entry else entry.partition(":")
         if not separator or not name:
             raise InvalidParameter(f'bad format for add-host: "{entry}": give NAME:ADDRESS')
         if target == "host-gateway":
-            if host_gateway is None:
-                raise InvalidParameter("host-gateway needs a bridge network: give an address in --add-host")
+            if not host_gateway:
+                raise InvalidParameter("host-gateway needs a default bridge: give an address in --add-host")
             target = host_gateway
         try:
             ipaddress.ip_address(target.strip("[]"))
         except ValueError:
             raise InvalidParameter(f'invalid IP address in add-host: "{target}"') from None
         lines.append(f"{target.strip('[]')}\t{name}\n")
+    lines += [f"{address}\t{names}\n" for address, names in others]
     for address in addresses:
         names = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
         lines.append(f"{address}\t{names}\n")

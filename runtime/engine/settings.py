@@ -16,6 +16,7 @@ class EngineSettings:
     data_root: Path
     run_dir: Path
     embedded_images: Path | None = None
+    host_gateway_ip: str = ""  # the computer of whoever uses this engine; empty: a network's gateway
 
     @cached_property
     def instance(self) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.content.users import ResolvedUser
@@ -44,6 +45,7 @@ class Place:
     mounts: list[HostMount]
     host_network: bool
     init_program: str | None
+    link_env: list[str] = field(default_factory=list)
 
 
 def effective_capabilities(options: Options, privileged: bool) -> list[str]:
@@ -104,7 +106,7 @@ def process(options: Options, place: Place, bounding: list[str]) -> dict[str, An
         "terminal": options.tty,
         "user": oci_user(place.user),
         "args": args,
-        "env": environment(options, place.hostname, place.user.home),
+        "env": environment(options, place.hostname, place.user.home, place.link_env),
         "cwd": options.working_dir,
         "capabilities": capability_sets(bounding, place.user.uid),
         "noNewPrivileges": options.no_new_privileges,
@@ -128,10 +130,11 @@ def capability_sets(bounding: list[str], uid: int) -> dict[str, list[str]]:
     return {"bounding": bounding, "effective": held, "permitted": held}
 
 
-def environment(options: Options, hostname: str, home: str) -> list[str]:
-    """PATH, HOSTNAME, TERM and HOME stand in front, so that the image and the user override them."""
+def environment(options: Options, hostname: str, home: str, link_env: Sequence[str] = ()) -> list[str]:
+    """PATH, HOSTNAME, TERM, HOME and links' stand in front, so that the image and the user override them."""
     own = {entry.partition("=")[0] for entry in options.env}
-    ours = [DEFAULT_PATH, f"HOSTNAME={hostname}", *(["TERM=xterm"] if options.tty else []), f"HOME={home}"]
+    term = ["TERM=xterm"] if options.tty else []
+    ours = [DEFAULT_PATH, f"HOSTNAME={hostname}", *term, f"HOME={home}", *link_env]
     return [entry for entry in ours if entry.partition("=")[0] not in own] + options.env
 
 

@@ -112,7 +112,7 @@ async def inspect(engine: Engine, request: Request) -> Answer:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": container.execs or None,
-        "HostConfig": wire.host_config(container),
+        "HostConfig": wire.host_config(container, engine.containers.links_of(container)),
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": wire.mounts(container, {volume.name: volume for volume in engine.volumes.all()}),
         "Config": wire.config(container),

@@ -139,10 +139,11 @@ def config(container: Container) -> dict[str, Any]:
     return merged
 
 
-def host_config(container: Container) -> dict[str, Any]:
+def host_config(container: Container, links: list[str] | None) -> dict[str, Any]:
     given = {name: value for name, value in container.host_config.items() if value is not None}
     merged = {**HOST_CONFIG_DEFAULTS, **given}
     merged["NetworkMode"] = container.options.network_mode
+    merged["Links"] = links
     for name in ("LogConfig", "RestartPolicy"):
         merged[name] = {**HOST_CONFIG_DEFAULTS[name], **{k: v for k, v in merged[name].items() if v}}
     return merged

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
 from runtime.engine.container import Container
-from runtime.engine.networks.model import Network
+from runtime.engine.networks.model import BRIDGE, Network
 from runtime.engine.options import EndpointConfig
 from runtime.linux.netlink import IpAddress
 from runtime.network.nat import PortBinding, Protocol
@@ -103,6 +103,7 @@ class Membership:
 
     container: Container
     attachments: dict[str, Attachment] = field(default_factory=dict)  # by network id, in the order of interfaces
+    default_gateway: str = ""  # the host's address on the default bridge
     sandbox: Sandbox | None = None
     resolver_address: str | None = None  # what its resolv.conf names, when the resolver serves it
     published: Published = field(default_factory=Published)
@@ -118,10 +119,15 @@ class Membership:
         return [address for attachment in self.attachments.values() for address in attachment.addresses]
 
     @property
-    def host_gateway(self) -> str | None:
-        """What `host-gateway` in `--add-host` stands for."""
+    def own_gateway(self) -> str:
+        """The host's address on the network with the default route, "" if none."""
         attachment = self.gateway(4)
-        return str(attachment.network.gateway(4)) if attachment else None
+        return str(attachment.network.gateway(4)) if attachment and attachment.network.driver == BRIDGE else ""
+
+    @property
+    def host_gateway(self) -> str:
+        """What `host-gateway` in `--add-host` stands for."""
+        return self.own_gateway or self.default_gateway
 
     def note(self) -> None:
         """Write what it holds into the container's document, for an engine that finds it running."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runtime.engine import files
 from runtime.engine.networks.model import BRIDGE, Network
+from runtime.engine.options import parse_link
 from runtime.linux.netlink import IpAddress
 from runtime.network.dns.service import DnsService
 from runtime.network.dns.sockets import RESOLVER_ADDRESS
@@ -21,7 +22,9 @@ __all__ = ["RESOLVER_ADDRESS", "Resolution"]
 class Resolution:
     """Answers DNS inside the containers of user-defined networks, on 127.0.0.11 of their own namespaces."""
 
-    def __init__(self) -> None:
+    def __init__(self, host_address: IpAddress | None = None) -> None:
+        """`host_address` is what host.docker.internal means; None: a container's gateway."""
+        self._host_address = host_address
         self._dns = DnsService()
         self._networks: dict[str, tuple[str, ...]] = {}  # by container id, those it has names on
 
@@ -30,12 +33,12 @@ class Resolution:
 
         `netns_fd` stays the caller's. Raises SystemFault, NotSupported or PermissionDenied.
         """
-        await self._dns.attach(member.container.id, netns_fd, view(member), known)
+        await self._dns.attach(member.container.id, netns_fd, self._view(member), known)
         self._name(member)
 
     def update(self, member: Membership) -> None:
         """An attached container's networks, or its name, have changed."""
-        self._dns.update(member.container.id, view(member))
+        self._dns.update(member.container.id, self._view(member))
         self._name(member)
 
     def detach(self, container_id: str) -> None:
@@ -59,26 +62,25 @@ class Resolution:
             names = attachment.dns_names(member.container)
             self._dns.names.add(attachment.network.id, id, names, attachment.addresses)
 
-
-def view(member: Membership) -> View:
-    """What the container's name server tells it."""
-    options = member.container.options
-    attachments = list(member.attachments.values())
-    gateway = member.gateway(4) or member.gateway(6)
-    host = _gateways(gateway) if gateway and gateway.network.driver == BRIDGE else ()
-    return View(
-        tuple(_network_view(one.network, one.config.links) for one in attachments if one.network.user_defined),
-        forwards=gateway is not None,
-        servers=tuple(options.dns),
-        ndots_set=files.ndots(options) > 0,
-        host=host,
-        gateway=host,
-    )
+    def _view(self, member: Membership) -> View:
+        """What the container's name server tells it."""
+        options = member.container.options
+        attachments = list(member.attachments.values())
+        way_out = member.gateway(4) or member.gateway(6)
+        gateway = _gateways(way_out) if way_out and way_out.network.driver == BRIDGE else ()
+        return View(
+            tuple(_network_view(one.network, one.config.links) for one in attachments if one.network.user_defined),
+            forwards=way_out is not None,
+            servers=tuple(options.dns),
+            ndots_set=files.ndots(options) > 0,
+            host=(self._host_address,) if self._host_address and gateway else gateway,
+            gateway=gateway,
+        )
 
 
 def _network_view(network: Network, links: Sequence[str]) -> NetworkView:
-    parsed = (link.rpartition(":") if ":" in link else (link, "", link) for link in links)
-    return NetworkView(network.id, network.name, {alias.lower(): name.lstrip("/").lower() for name, _, alias in parsed})
+    parsed = map(parse_link, links)
+    return NetworkView(network.id, network.name, {alias.lower(): name.lstrip("/").lower() for name, alias in parsed})
 
 
 def _gateways(attachment: Attachment) -> tuple[IpAddress, ...]:

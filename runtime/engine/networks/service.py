@@ -5,6 +5,7 @@ Everything a container gets from `join` is undone by `release`, whether its star
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import secrets
 import time
@@ -45,7 +46,8 @@ class NetworkService:
         self._events = events
         self._networks: dict[str, Network] = {}
         self._members: dict[str, Membership] = {}  # by container id
-        self._resolution = Resolution()
+        host = settings.host_gateway_ip
+        self._resolution = Resolution(ipaddress.ip_address(host) if host else None)
         for id, document in store.all("network"):
             self._networks[id] = Network.from_document(id, document)
         for name, driver in PREDEFINED.items():
@@ -109,7 +111,7 @@ class NetworkService:
     async def join(self, container: Container) -> Membership:
         """Give a starting container its networks; raises Conflict for a taken port or address, NotFound."""
         async with AsyncExitStack() as undo:
-            member = Membership(container)
+            member = Membership(container, default_gateway=str(self.default.gateway(4) or ""))
             undo.push_async_callback(self._let_go, member)
             for reference, document in container.networks.items():
                 network = self.find(reference)

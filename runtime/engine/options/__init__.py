@@ -1,6 +1,7 @@
 """What a client asked for, in the engine's own words; see `request.parse`."""
 
 from runtime.engine.options.limits import merge_limits, verify_limits
+from runtime.engine.options.links import parse_link
 from runtime.engine.options.logs import expand_tag
 from runtime.engine.options.model import (
     EndpointConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "merge_limits",
     "merged_mounts",
     "parse",
+    "parse_link",
     "parse_port",
     "parse_signal",
     "verify_limits",

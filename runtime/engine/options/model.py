@@ -123,6 +123,7 @@ class Options:
     labels: dict[str, str]
     network_mode: str
     endpoints: dict[str, EndpointConfig]  # by the network's name or id as the client wrote it
+    links: list[str]  # legacy ones, on the default bridge
     ports: list[PortRequest]
     exposed: list[str]
     mounts: list[MountRequest]

@@ -12,6 +12,7 @@ from typing import Any
 
 from runtime.engine.options.fields import ip, own_or
 from runtime.engine.options.lifetime import healthcheck, restart_policy
+from runtime.engine.options.links import PREDEFINED, links, with_links
 from runtime.engine.options.logs import log_options
 from runtime.engine.options.model import Document, Options
 from runtime.engine.options.mounts import mounts
@@ -30,7 +31,6 @@ REFUSED_HOST_FIELDS: dict[str, str] = {
     "CgroupParent": "--cgroup-parent",
     "DeviceCgroupRules": "--device-cgroup-rule",
     "DeviceRequests": "--gpus",
-    "Links": "--link",
     "StorageOpt": "--storage-opt",
 }
 # Fields with a default that changes nothing: any other value is refused by name.
@@ -63,7 +63,8 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         domainname=config.get("Domainname") or "",
         labels=labels,
         network_mode=mode,
-        endpoints=endpoints(config, networking, mode),
+        endpoints=with_links(endpoints(config, networking, mode), mode, links(host, mode)),
+        links=links(host, mode) if mode in PREDEFINED else [],
         ports=ports(config, host, image),
         exposed=sorted({*(image.get("ExposedPorts") or {}), *(config.get("ExposedPorts") or {})}),
         mounts=mounts(config, host, image),
