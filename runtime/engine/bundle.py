@@ -1,10 +1,15 @@
-"""A container's OCI bundle: config.json, its seccomp program, and the files of /etc that an engine writes."""
+"""A container's OCI bundle: config.json, its seccomp program, and the files of /etc that an engine writes.
+
+Bundles are below the run directory, which is memory on most hosts: a start writes five files, and no disk.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,27 @@ class Bundles:
     def __init__(self, settings: EngineSettings, mounts: ContainerMounts) -> None:
         self._settings = settings
         self._mounts = mounts
+        self._filter: tuple[Any, bytes] = (None, b"")  # the latest profile, and the program it compiles to
+        for directory in (settings.bundles_dir, settings.rootfs_dir):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    def directory(self, container: Container) -> Path:
+        """Where its bundle is, or will be at its next start."""
+        return self._settings.bundles_dir / container.id
+
+    def remove(self, id: str) -> None:
+        """Nothing if there is none."""
+        directory = self._settings.bundles_dir / id
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(directory):
+                os.unlink(directory / name)
+            os.rmdir(directory)
+
+    def retain(self, ids: Collection[str]) -> None:
+        """Remove every bundle but these."""
+        for id in os.listdir(self._settings.bundles_dir):
+            if id not in ids:
+                self.remove(id)
 
     def user_of(self, container: Container, rootfs: OverlayRootfs) -> ResolvedUser:
         def read(path: str) -> bytes | None:
@@ -50,7 +76,8 @@ class Bundles:
     def write(
         self, container: Container, rootfs: OverlayRootfs, member: Membership, linked: Sequence[Linked] = ()
     ) -> dict[str, Any]:
-        options, directory = container.options, container.directory
+        options, directory = container.options, self.directory(container)
+        directory.mkdir(mode=0o710, exist_ok=True)
         own_network = not member.shares_host
         hostname = os.uname().nodename if options.uts_mode == "host" else container.hostname
         host_gateway = self._settings.host_gateway_ip or member.host_gateway
@@ -66,11 +93,11 @@ class Bundles:
         mounts = self._mounts.resolved(container)
         targets = {mount.target for mount in mounts}
         for name, text in contents.items():
-            (directory / name).write_text(text)
+            _write(directory / name, text.encode())
             if f"/etc/{name}" not in targets:
                 mounts.append(spec_gen.HostMount(str(directory / name), f"/etc/{name}"))
         place = spec_gen.Place(
-            rootfs=str(directory / "rootfs"),
+            rootfs=str(self._settings.rootfs_dir),
             hostname=hostname,
             cgroups_path=f"{self._settings.cgroup_parent}/{container.id}",
             user=self.user_of(container, rootfs),
@@ -80,7 +107,22 @@ class Bundles:
             link_env=container.link_env,
         )
         spec = spec_gen.generate(options, place)
-        (directory / "config.json").write_text(json.dumps(spec, separators=(",", ":")))
+        _write(directory / "config.json", json.dumps(spec, separators=(",", ":")).encode())
         if seccomp := spec["linux"].get("seccomp"):
-            (directory / "seccomp.bpf").write_bytes(compile_filter(seccomp, self._settings.seccomp_cache))
+            _write(directory / "seccomp.bpf", self._compiled(seccomp))
         return spec
+
+    def _compiled(self, seccomp: Any) -> bytes:
+        # The default profile is always the same object: to look it up by its content would cost more than all else.
+        if self._filter[0] is not seccomp:
+            self._filter = (seccomp, compile_filter(seccomp, self._settings.seccomp_cache))
+        return self._filter[1]
+
+
+def _write(path: Path, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        if os.write(fd, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(fd)

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.cgroups import Cgroup, host_facts, names_below, open_cgroup
@@ -129,6 +130,9 @@ class ContainerService:
             raise Conflict(f"container {container.id} is not running")
         return live
 
+    def bundle_of(self, container: Container) -> Path:
+        return self._bundles.directory(container)
+
     def cgroup_of(self, container: Container) -> Cgroup:
         return open_cgroup(f"{self._settings.cgroup_parent}/{container.id}")
 
@@ -195,7 +199,6 @@ class ContainerService:
             undo.callback(self._snapshots.remove, id)
             container.directory.mkdir(mode=0o710)
             undo.callback(self._trash.discard, container.directory)
-            (container.directory / "rootfs").mkdir()
             if container.options.user or container.options.groups:
                 self._bundles.user_of(container, rootfs)
             await self._mounts.claim(container, rootfs, undo)
@@ -272,7 +275,9 @@ class ContainerService:
                     "work": rootfs.work,
                 }
                 join = [] if cgroup_fd is not None else cgroup.join_paths()
-                return await self._processes.link.run(container.id, container.directory, overlay, join, fds)
+                return await self._processes.link.run(
+                    container.id, self._bundles.directory(container), overlay, join, fds
+                )
 
             try:
                 live = await self._processes.start(
@@ -490,6 +495,7 @@ class ContainerService:
         try:
             with contextlib.suppress(FileNotFoundError):
                 self._trash.discard(container.directory)
+            self._bundles.remove(container.id)
             self._snapshots.remove(container.id)
             self._mounts.let_go(container, anonymous)
         except (WherryError, OSError) as error:
@@ -566,6 +572,7 @@ class ContainerService:
         self._mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
         self._restore_lost_directories()
         self._snapshots.retain(self._containers)
+        self._bundles.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():
             if stray.name not in self._containers:
                 self._trash.discard(stray)
@@ -585,7 +592,7 @@ class ContainerService:
     def _restore_lost_directories(self) -> None:
         """After a power cut the store may know a container whose directories never reached the disk."""
         for container in self._containers.values():
-            (container.directory / "rootfs").mkdir(mode=0o710, parents=True, exist_ok=True)
+            container.directory.mkdir(mode=0o710, exist_ok=True)
             with contextlib.suppress(AlreadyExists, NotFound):
                 self._snapshots.prepare(container.id, self.image_of(container))
                 log.warning("what container %s had written is lost, its directories were missing", container.id)

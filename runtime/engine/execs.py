@@ -125,7 +125,8 @@ class ExecService:
         init = self._containers.process_of(container)
         exec.started = True
         console_size = console_size if any(console_size) else exec.console_size
-        process = container.directory / f"exec-{exec.id}.json"
+        bundle = self._containers.bundle_of(container)
+        process = bundle / f"exec-{exec.id}.json"
         process.write_text(json.dumps(self._process(exec, console_size)))
         pidfd = os.pidfd_open(init.pid)
         cgroup = self._containers.cgroup_of(container)
@@ -134,7 +135,7 @@ class ExecService:
         async def launch(fds: Mapping[str, int]) -> Any:
             join = [] if cgroup_fd is not None else cgroup.join_paths()
             key = (container.id, exec.id)
-            return await self._processes.link.exec(key, container.directory, process, join, fds)
+            return await self._processes.link.exec(key, bundle, process, join, fds)
 
         try:
             exec.live = await self._processes.start(

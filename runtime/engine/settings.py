@@ -44,6 +44,15 @@ class EngineSettings:
         return self.data_root / "containers"
 
     @property
+    def bundles_dir(self) -> Path:
+        return self.run_dir / "bundles"
+
+    @property
+    def rootfs_dir(self) -> Path:
+        """An empty directory: every container mounts its root here, each in a mount namespace of its own."""
+        return self.run_dir / "rootfs"
+
+    @property
     def volumes_dir(self) -> Path:
         return self.data_root / "volumes"
 

@@ -32,6 +32,8 @@ class Store:
 
     def _open(self, path: Path) -> None:
         try:
+            # One engine at a time has this file, by its lock: so no locking in every statement, and no shared memory.
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()

@@ -33,6 +33,7 @@ from runtime.network.faults import kernel_faults_explained
 from runtime.network.sysctl import has_ipv6, write_sysctl
 
 DEFAULT_IFNAME = "eth0"
+PAUSE_S = 0.005  # whoever has just taken a sandbox is starting a container, and needs the interpreter's lock more
 
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
@@ -401,6 +402,8 @@ class SandboxPool:
         """False when closing."""
         with self._changed:
             self._changed.wait_for(lambda: self._closing or (self._wanted and len(self._ready) < self._size))
+            if self._ready:
+                self._changed.wait_for(lambda: self._closing, PAUSE_S)
             return not self._closing
 
     def _make(self) -> Sandbox:

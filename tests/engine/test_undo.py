@@ -31,7 +31,7 @@ START_STEPS = [
     "runtime.engine.spec_gen.generate",
     "runtime.engine.container_mounts.ContainerMounts.mount",
     "runtime.engine.container_mounts.ContainerMounts.resolved",
-    "runtime.engine.bundle.compile_filter",
+    "runtime.engine.bundle._write",
     "runtime.cgroups.v1.V1Cgroup.create",
     "runtime.cgroups.v1.V1Cgroup.join_paths",
     "runtime.engine.containers.open_log",

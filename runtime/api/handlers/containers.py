@@ -93,6 +93,7 @@ def summary(engine: Engine, container: Container) -> dict[str, Any]:
 async def inspect(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
     member = engine.networks.membership(container.id)
+    bundle = engine.containers.bundle_of(container)
     document: dict[str, Any] = {
         "Id": container.id,
         "Created": wire.timestamp(container.created_ns),
@@ -100,9 +101,9 @@ async def inspect(engine: Engine, request: Request) -> Answer:
         "Args": container.options.args[1:],
         "State": wire.state(container),
         "Image": container.image_id,
-        "ResolvConfPath": str(container.directory / "resolv.conf"),
-        "HostnamePath": str(container.directory / "hostname"),
-        "HostsPath": str(container.directory / "hosts"),
+        "ResolvConfPath": str(bundle / "resolv.conf"),
+        "HostnamePath": str(bundle / "hostname"),
+        "HostsPath": str(bundle / "hosts"),
         "LogPath": str(log_path(container)) if container.options.log.driver == "json-file" else "",
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
