@@ -32,6 +32,7 @@ COMMANDS = {
     "exec": "Run a command in a running container",
     "images": "List images",
     "load": "Load images from an archive",
+    "compose": "Run Docker Compose on the engine",
     "gui": "Open the window",
     "doctor": "Look for what keeps Wherry from working here",
     "version": "Show the versions of Wherry and its engine",
@@ -85,7 +86,11 @@ def _dispatch(arguments: list[str]) -> int:
     context = Context(
         options.backend, options.host, NativeLocations.from_environment(options.data_root, options.run_dir)
     )
-    code: int = module.run(context, command.parse_args(options.arguments))
+    if getattr(module, "PASSES_ARGUMENTS_ON", False) and options.arguments[:1] not in (["-h"], ["--help"]):
+        parsed = argparse.Namespace(arguments=options.arguments)
+    else:
+        parsed = command.parse_args(options.arguments)
+    code: int = module.run(context, parsed)
     sys.stdout.flush()
     return code
 
