@@ -106,6 +106,9 @@ class ContainerService:
         """Newest first."""
         return sorted(self._containers.values(), key=lambda container: -container.created_ns)
 
+    def __contains__(self, container: Container) -> bool:
+        return container.id in self._containers
+
     def get(self, name: str) -> Container:
         """By id, name, or the beginning of an id; raises NotFound, or InvalidParameter when several match."""
         id = name if name in self._containers else self._names.get(name.removeprefix("/"))

@@ -28,6 +28,7 @@ from runtime.engine.processes import ProcessTable
 from runtime.engine.roots import Roots
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
+from runtime.engine.usage import Usage
 from runtime.engine.volumes import Volume, VolumeService, measure
 from runtime.errors import Conflict
 
@@ -94,6 +95,7 @@ class Engine:
         self._exits.callback(self.execs.close)
         roots = Roots(self.containers, self.snapshots, self.volumes)
         self.files = ContainerFiles(self.containers, roots, self.snapshots, self.images, self.events)
+        self.usage = Usage(self.containers)
         self.control = Control(self.containers)
         self.health = self.containers.health = HealthMonitors(self.containers, self.execs)
         self._exits.callback(self.health.close)

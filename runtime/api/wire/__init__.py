@@ -13,6 +13,7 @@ from runtime.api.wire.files import committed_config, path_stat
 from runtime.api.wire.images import image_created_s, image_inspect, image_summary
 from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
+from runtime.api.wire.stats import container_stats
 from runtime.api.wire.system import event
 from runtime.api.wire.times import NEVER, human_duration, parse_timestamp, timestamp
 from runtime.api.wire.volumes import mounts, volume
@@ -21,6 +22,7 @@ __all__ = [
     "NEVER",
     "committed_config",
     "config",
+    "container_stats",
     "endpoints",
     "event",
     "exec_inspect",
