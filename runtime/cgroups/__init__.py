@@ -22,6 +22,7 @@ __all__ = [
     "OomNotice",
     "Stats",
     "host_facts",
+    "mounted_roots",
     "names_below",
     "open_cgroup",
     "remove_subtree",
@@ -48,6 +49,11 @@ def names_below(path: str, hierarchies: Hierarchies | None = None) -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             names.update(os.path.basename(found) for found in subdirectories(root + checked_path(path)))
     return names
+
+
+def mounted_roots() -> list[str]:
+    """The mount points below which every container has a cgroup."""
+    return mounted().roots
 
 
 def remove_subtree(path: str, hierarchies: Hierarchies | None = None) -> None:

@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tlscert", type=Path, metavar="FILE", help="the engine's own certificate")
     parser.add_argument("--tlskey", type=Path, metavar="FILE", help="the key to it")
     parser.add_argument("--group", metavar="NAME", help="the group that may use the socket (default: root)")
+    parser.add_argument(
+        "--cdi-spec-dir",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="CDI specifications of devices, in JSON; may be repeated (default: /etc/cdi and /var/run/cdi)",
+    )
     parser.add_argument("--embedded-images", type=Path, metavar="DIR", help="image archives to load at the first start")
     parser.add_argument(
         "--host-gateway-ip",
@@ -91,7 +98,9 @@ def main(argv: list[str] | None = None) -> int:
             data_root = (args.data_root or DEFAULT_DATA_ROOT).absolute()
             tls = TlsFiles(args.tlsverify, args.tlscacert, args.tlscert, args.tlskey)
             hosts = parse_hosts(args.host or [f"unix://{run_dir}/docker.sock"], tls)
-            settings = EngineSettings(data_root, run_dir, args.embedded_images, _address(args.host_gateway_ip))
+            cdi = {"cdi_spec_dirs": tuple(args.cdi_spec_dir)} if args.cdi_spec_dir else {}
+            gateway = _address(args.host_gateway_ip)
+            settings = EngineSettings(data_root, run_dir, args.embedded_images, gateway, **cdi)
             asyncio.run(_run(settings, hosts, _group(args.group)))
     except (WherryError, OSError) as error:
         print(f"wherryd: {error}", file=sys.stderr)

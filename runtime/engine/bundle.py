@@ -22,6 +22,7 @@ from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.links import Linked
 from runtime.engine.networks import Membership
 from runtime.engine.settings import EngineSettings
+from runtime.engine.sharing import Shared
 from runtime.errors import NotSupported
 from runtime.linux.seccomp import compile_filter
 from runtime.network.dns.view import GATEWAY_NAME, HOST_NAME
@@ -74,12 +75,18 @@ class Bundles:
         return found
 
     def write(
-        self, container: Container, rootfs: OverlayRootfs, member: Membership, linked: Sequence[Linked] = ()
+        self,
+        container: Container,
+        rootfs: OverlayRootfs,
+        member: Membership,
+        linked: Sequence[Linked],
+        shared: Shared,
+        cgroups_path: str,
     ) -> dict[str, Any]:
         options, directory = container.options, self.directory(container)
         directory.mkdir(mode=0o710, exist_ok=True)
         own_network = not member.shares_host
-        hostname = os.uname().nodename if options.uts_mode == "host" else container.hostname
+        hostname = container.hostname
         host_gateway = self._settings.host_gateway_ip or member.host_gateway
         others = [(str(one.address), one.host_names) for one in linked]
         if member.own_gateway and not member.resolver_address:  # else that one says so
@@ -99,12 +106,15 @@ class Bundles:
         place = spec_gen.Place(
             rootfs=str(self._settings.rootfs_dir),
             hostname=hostname,
-            cgroups_path=f"{self._settings.cgroup_parent}/{container.id}",
+            cgroups_path=cgroups_path,
             user=self.user_of(container, rootfs),
             mounts=mounts,
             host_network=not own_network,
             init_program=self.init_program(container),
             link_env=container.link_env,
+            joined_namespaces=shared.namespaces,
+            shm_source=shared.shm_source,
+            cdi_spec_dirs=self._settings.cdi_spec_dirs,
         )
         spec = spec_gen.generate(options, place)
         _write(directory / "config.json", json.dumps(spec, separators=(",", ":")).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -131,7 +132,8 @@ class Container:
 
     @property
     def hostname(self) -> str:
-        return self.options.hostname or self.id[:12]
+        shares_host = "host" in (self.options.network_mode, self.options.uts_mode)
+        return self.options.hostname or (os.uname().nodename if shares_host else self.id[:12])
 
     def move(self, trigger: Trigger) -> None:
         """Take the transition, or raise Conflict when the present status has none."""

@@ -19,8 +19,9 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
-from runtime.engine import faults, names, spec_gen
+from runtime.engine import faults, names, sharing, spec_gen
 from runtime.engine.bundle import Bundles
+from runtime.engine.cgroup_parents import CgroupParents
 from runtime.engine.container import Container, Health, State
 from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.events import Event, EventBus
@@ -95,6 +96,7 @@ class ContainerService:
         self._bundles = Bundles(settings, self._mounts)
         self._links = Links(self._containers, networks)
         self._facts = host_facts()
+        self._cgroup_parents = CgroupParents(settings, store)
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def save(self, container: Container) -> None:
@@ -137,7 +139,7 @@ class ContainerService:
         return self._bundles.directory(container)
 
     def cgroup_of(self, container: Container) -> Cgroup:
-        return open_cgroup(f"{self._settings.cgroup_parent}/{container.id}")
+        return open_cgroup(self._cgroup_parents.path_of(container))
 
     def users_of_image(self, image: Image) -> list[Container]:
         """Containers made from it, or with a mount of it."""
@@ -170,6 +172,7 @@ class ContainerService:
             raise InvalidParameter("config cannot be empty: an Image is needed in order to create a container")
         image = self._images.get(image_name)
         id = secrets.token_hex(32)
+        host_config = sharing.settled(host_config, self.get, self._facts["version"])
         host_config, warnings = verify_limits(host_config, self._facts)
         with ExitStack() as undo:
             name = names.check(name) if name else names.choose(self._names)
@@ -237,7 +240,8 @@ class ContainerService:
     async def _start_or_note(self, container: Container) -> None:
         """Start it, or keep what went wrong in its state and raise that."""
         try:
-            await self._start(container)
+            with sharing.shared(container, self.get) as shared:
+                await self._start(container, shared)
         except (WherryError, OSError) as error:
             container.state.error = str(error)
             container.state.exit_code = faults.exit_code_of(error)
@@ -248,7 +252,7 @@ class ContainerService:
                 raise faults.create_failed(error) from None
             raise
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, shared: sharing.Shared) -> None:
         options = container.options
         async with AsyncExitStack() as undo:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
@@ -257,8 +261,12 @@ class ContainerService:
             undo.push_async_callback(self._networks.leave, container)
             undo.push_async_callback(self._mounts.unmount, container)
             await self._mounts.mount(container)
-            spec = self._bundles.write(container, rootfs, member, linked)
             cgroup = self.cgroup_of(container)
+            spec = self._bundles.write(container, rootfs, member, linked, shared, cgroup.path)
+            sharing.mount_shm(container)
+            undo.callback(sharing.unmount_shm, container)
+            self._cgroup_parents.prepare(container)
+            undo.callback(self._cgroup_parents.release, container)
             cgroup.create(spec["linux"]["resources"])
             undo.callback(cgroup.delete)
             extra_fds: dict[str, int] = {}
@@ -324,6 +332,8 @@ class ContainerService:
 
     async def _follow(self, container: Container, live: LiveProcess) -> None:
         """Wait for the container's process and take note of its end."""
+        if container.options.pid_mode:  # in a namespace that goes on, so do the processes it started
+            live.ends_with(self.cgroup_of(container).kill)
         exit = await live.ended
         await self._ended(container, exit)
 
@@ -341,7 +351,7 @@ class ContainerService:
         left = await self._networks.release(container.id)
         await self._mounts.unmount(container)
         container.execs.clear()
-        self._spawn(self._clean_up(cgroup))
+        self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
         ran_s = max(0.0, (exit.at_ns - state.started_ns) / 1e9)
         held = self._stopping or container.no_restart
@@ -375,8 +385,12 @@ class ContainerService:
             if container.id in self._containers:
                 self._remove_now(container, volumes=True)
 
-    async def _clean_up(self, cgroup: Cgroup) -> None:
+    async def _clean_up(self, container: Container, cgroup: Cgroup) -> None:
+        if container.options.pid_mode:
+            await _end_all(cgroup)
         _delete(cgroup)
+        self._cgroup_parents.release(container)
+        sharing.unmount_shm(container)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -496,6 +510,7 @@ class ContainerService:
         else:
             self._store.delete("container", container.id)
         try:
+            sharing.unmount_shm(container)
             with contextlib.suppress(FileNotFoundError):
                 self._trash.discard(container.directory)
             self._bundles.remove(container.id)
@@ -573,6 +588,7 @@ class ContainerService:
         self._processes.settled()
         await self._end_strays()
         self._mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
+        self._cgroup_parents.reconcile()
         self._restore_lost_directories()
         self._snapshots.retain(self._containers)
         self._bundles.retain(self._containers)
@@ -582,14 +598,13 @@ class ContainerService:
 
     async def _end_strays(self) -> None:
         """Undo the starts that a killed engine did not get to note: end their processes, remove their cgroups."""
-        running = {container.id for container in self._containers.values() if container.state.pid}
-        for name in names_below(self._settings.cgroup_parent) - running:
-            cgroup = open_cgroup(f"{self._settings.cgroup_parent}/{name}")
-            cgroup.kill()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STRAYS_TIMEOUT_S):
-                    while cgroup.pids():
-                        await asyncio.sleep(0.005)  # the kernel tells nobody when a v1 cgroup empties
+        own = self._settings.cgroup_parent
+        paths = {self._cgroup_parents.path_of(one): one.state.pid for one in self._containers.values()}
+        kept = {path.removeprefix(f"{own}/").partition("/")[0] for path, pid in paths.items() if pid}
+        strays = [f"{own}/{name}" for name in names_below(own) - kept]
+        for path in [*strays, *(path for path, pid in paths.items() if not pid and not path.startswith(f"{own}/"))]:
+            cgroup = open_cgroup(path)
+            await _end_all(cgroup)
             _delete(cgroup)
 
     def _restore_lost_directories(self) -> None:
@@ -713,6 +728,15 @@ class ContainerService:
             **attributes,
         }
         self._events.publish(Event("container", action, container.id, shown))
+
+
+async def _end_all(cgroup: Cgroup) -> None:
+    """Kill whatever is in it, and wait for that to be gone."""
+    cgroup.kill()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(STRAYS_TIMEOUT_S):
+            while cgroup.pids():
+                await asyncio.sleep(0.005)  # the kernel tells nobody when a v1 cgroup empties
 
 
 def _delete(cgroup: Cgroup) -> None:

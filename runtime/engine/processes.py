@@ -43,6 +43,7 @@ class LiveProcess:
         self._pidfd = pidfd
         self._watched = False
         self._finishing: asyncio.Task[None] | None = None
+        self._end_others: Callable[[], None] | None = None
 
     def signal(self, number: int) -> None:
         """pidfd_send_signal(2); nothing if the process has already gone."""
@@ -61,8 +62,16 @@ class LiveProcess:
         self._watched = False
         self.finish(UnknownExit(UNKNOWN_EXIT_CODE, time.time_ns()))
 
+    def ends_with(self, end_others: Callable[[], None]) -> None:
+        """Have `end_others` called when this one exits: others may live on, and hold its streams open."""
+        self._end_others = end_others
+        if self._finishing:
+            end_others()
+
     def finish(self, exit: Exit) -> None:
         if not self.ended.done() and not self._finishing:
+            if self._end_others:
+                self._end_others()
             self._finishing = asyncio.ensure_future(self._finish(exit))
 
     async def _finish(self, exit: Exit) -> None:

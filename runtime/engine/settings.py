@@ -17,6 +17,7 @@ class EngineSettings:
     run_dir: Path
     embedded_images: Path | None = None
     host_gateway_ip: str = ""  # the computer of whoever uses this engine; empty: a network's gateway
+    cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
     @cached_property
     def instance(self) -> str:

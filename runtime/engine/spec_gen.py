@@ -6,13 +6,13 @@ https://github.com/opencontainers/runtime-spec/blob/main/config.md
 from __future__ import annotations
 
 import functools
-import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from runtime.content.users import ResolvedUser
+from runtime.engine import cdi, devices
 from runtime.engine.options import Options
 from runtime.engine.options.resources import with_block_devices
 from runtime.errors import InvalidParameter
@@ -46,14 +46,24 @@ class Place:
     host_network: bool
     init_program: str | None
     link_env: list[str] = field(default_factory=list)
+    joined_namespaces: Mapping[str, str] = field(default_factory=dict)  # kind → path of another container's
+    shm_source: str = ""  # a directory that is /dev/shm for several containers
+    cdi_spec_dirs: Sequence[Path] = ()
 
 
 def effective_capabilities(options: Options, privileged: bool) -> list[str]:
     """The bounding set: Docker's defaults, with additions and removals (`ALL` may stand in either)."""
     every = _held_capabilities()
-    unknown = [name for name in (*options.cap_add, *options.cap_drop) if name != "ALL" and name not in every]
-    if unknown:
-        raise InvalidParameter(f'invalid capability: unknown capability: "{unknown[0]}"')
+    for field_name, names in (("CapAdd", options.cap_add), ("CapDrop", options.cap_drop)):
+        for name in names:
+            if name != "ALL" and name not in capabilities.NAMES:
+                raise InvalidParameter(f'invalid {field_name}: unknown capability: "{name}"')
+    for name in options.cap_add:
+        if name != "ALL" and name not in every:
+            raise InvalidParameter(
+                "invalid CapAdd: capability not supported by your kernel or not available in the current "
+                f'environment: "{name}"'
+            )
     if privileged:
         return list(every)
     base = every if "ALL" in options.cap_add else list(defaults.DEFAULT_CAPABILITIES)
@@ -73,13 +83,14 @@ def _held_capabilities() -> list[str]:
 def generate(options: Options, place: Place) -> dict[str, Any]:
     """The whole spec as a JSON-ready dictionary."""
     bounding = effective_capabilities(options, options.privileged)
+    nodes, allowed = devices.for_container(options.devices, options.device_rules, options.privileged)
     linux: dict[str, Any] = {
         "cgroupsPath": place.cgroups_path,
-        "namespaces": _namespaces(options, place.host_network),
-        "resources": _resources(options),
-        "maskedPaths": _paths(options.masked_paths, defaults.MASKED_PATHS, options.privileged),
+        "namespaces": _namespaces(options, place),
+        "resources": _resources(options, allowed),
+        "maskedPaths": _paths(options.masked_paths, defaults.masked_paths(), options.privileged),
         "readonlyPaths": _paths(options.readonly_paths, defaults.READONLY_PATHS, options.privileged),
-        "devices": [*defaults.DEFAULT_DEVICES, *_devices(options)],
+        "devices": [*_default_devices(nodes), *nodes],
         "sysctl": _sysctls(options, place.host_network),
         "rootfsPropagation": _root_propagation(place),
     }
@@ -92,11 +103,19 @@ def generate(options: Options, place: Place) -> dict[str, Any]:
         "mounts": _mounts(options, place),
         "linux": linux,
     }
+    if options.annotations:
+        spec["annotations"] = options.annotations
     if options.uts_mode != "host":
         spec["hostname"] = place.hostname
         if options.domainname:
             spec["domainname"] = options.domainname
+    cdi.inject(spec, options.device_requests, place.cdi_spec_dirs)
     return spec
+
+
+def _default_devices(others: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    replaced = {device["path"] for device in others}
+    return [dict(device) for device in defaults.DEFAULT_DEVICES if device["path"] not in replaced]
 
 
 def process(options: Options, place: Place, bounding: list[str]) -> dict[str, Any]:
@@ -114,6 +133,8 @@ def process(options: Options, place: Place, bounding: list[str]) -> dict[str, An
     }
     if options.oom_score_adj is not None:
         result["oomScoreAdj"] = options.oom_score_adj
+    if profile := options.apparmor or ("unconfined" if options.privileged else ""):
+        result["apparmorProfile"] = profile
     if any(options.console_size):
         rows, columns = options.console_size
         result["consoleSize"] = {"height": rows, "width": columns}
@@ -138,16 +159,20 @@ def environment(options: Options, hostname: str, home: str, link_env: Sequence[s
     return [entry for entry in ours if entry.partition("=")[0] not in own] + options.env
 
 
-def _namespaces(options: Options, host_network: bool) -> list[dict[str, str]]:
+def _namespaces(options: Options, place: Place) -> list[dict[str, str]]:
     unshared = {
         "mount": True,
         "pid": options.pid_mode != "host",
         "uts": options.uts_mode != "host",
         "ipc": options.ipc_mode != "host",
-        "network": not host_network,
-        "cgroup": options.cgroupns_mode != "host" and not (options.privileged and not options.cgroupns_mode),
+        "network": not place.host_network,
+        "cgroup": options.cgroupns_mode != "host",
     }
-    return [{"type": kind} for kind, wanted in unshared.items() if wanted]
+    listed = [{"type": kind} for kind, wanted in unshared.items() if wanted]
+    for namespace in listed:
+        if path := place.joined_namespaces.get(namespace["type"]):
+            namespace["path"] = path
+    return listed
 
 
 def _paths(own: list[str] | None, default: tuple[str, ...], privileged: bool) -> list[str]:
@@ -188,10 +213,15 @@ def _mounts(options: Options, place: Place) -> list[dict[str, Any]]:
         if mount["destination"] not in own_targets
         and not ("/dev" in own_targets and mount["destination"].startswith("/dev/"))
     ]
+    if options.ipc_mode == "none":
+        mounts = [mount for mount in mounts if mount["destination"] != "/dev/shm"]
+    rw_cgroups = options.privileged if options.writable_cgroups is None else options.writable_cgroups
     for mount in mounts:
-        if options.ipc_mode == "host" and mount["destination"] in ("/dev/shm", "/dev/mqueue"):
-            mount.update(type="bind", source=mount["destination"], options=["rbind", "rprivate"])
-        if options.privileged and mount["destination"] in ("/sys", "/sys/fs/cgroup"):
+        if place.shm_source and mount["destination"] == "/dev/shm":
+            mount.update(type="bind", source=place.shm_source, options=["rbind", "rprivate"])
+        if (options.privileged and mount["destination"] == "/sys") or (
+            rw_cgroups and mount["destination"] == "/sys/fs/cgroup"
+        ):
             mount["options"] = [option for option in mount["options"] if option != "ro"] + ["rw"]
     for own in place.mounts:
         mounts.append(_mount(own.type, own.source, own.target, list(own.options)))
@@ -204,51 +234,7 @@ def _mount(type: str, source: str, destination: str, options: list[str]) -> dict
     return {"destination": destination, "type": type, "source": source, "options": options}
 
 
-def _resources(options: Options) -> dict[str, Any]:
-    return {**with_block_devices(options.resources, options.block_devices), "devices": _device_rules(options)}
-
-
-def _device_rules(options: Options) -> list[dict[str, Any]]:
-    if options.privileged:
-        return [{"allow": True, "access": "rwm"}]
+def _resources(options: Options, allowed: list[dict[str, Any]]) -> dict[str, Any]:
+    limits = with_block_devices(options.resources, options.block_devices)
     rules: list[dict[str, Any]] = [dict(rule) for rule in defaults.DEFAULT_DEVICE_RULES]
-    for request in options.devices:
-        node = _node(request)
-        rules.append(
-            {
-                "allow": True,
-                "type": node["type"],
-                "major": node["major"],
-                "minor": node["minor"],
-                "access": request.get("CgroupPermissions") or "rwm",
-            }
-        )
-    return rules
-
-
-def _devices(options: Options) -> list[dict[str, Any]]:
-    return [_node(request) for request in options.devices]
-
-
-def _node(request: dict[str, str]) -> dict[str, Any]:
-    """The device node a `--device` names; raises InvalidParameter when the host has none there."""
-    path = request.get("PathOnHost") or ""
-    try:
-        info = os.stat(path)
-    except OSError:
-        raise InvalidParameter(
-            f'error gathering device information while adding custom device "{path}": no such file or directory'
-        ) from None
-    if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
-        raise InvalidParameter(
-            f'error gathering device information while adding custom device "{path}": not a device node'
-        )
-    return {
-        "path": request.get("PathInContainer") or path,
-        "type": "c" if stat.S_ISCHR(info.st_mode) else "b",
-        "major": os.major(info.st_rdev),
-        "minor": os.minor(info.st_rdev),
-        "fileMode": stat.S_IMODE(info.st_mode),
-        "uid": info.st_uid,
-        "gid": info.st_gid,
-    }
+    return {**limits, "devices": [*rules, *allowed]}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from runtime.errors import SystemFault
 
 SCHEMA_VERSION = 1
-Kind = Literal["container", "volume", "network", "embedded"]
+Kind = Literal["container", "volume", "network", "embedded", "cgroup"]
 
 
 class Store:

@@ -48,6 +48,16 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+@functools.cache
+def masked_paths() -> tuple[str, ...]:
+    """MASKED_PATHS and, where this host has such, the heat sensors of each CPU (GHSA-6fw5-f8r9-fgfm)."""
+    sensors = (f"{cpu}/thermal_throttle" for cpu in sorted(_CPUS.glob("cpu[0-9]*")))
+    return (*MASKED_PATHS, *filter(os.path.isdir, sensors))
+
+
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 DEFAULT_SHM_SIZE_BYTES = 64 * 1024 * 1024

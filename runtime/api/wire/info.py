@@ -18,6 +18,7 @@ import runtime
 from runtime import __version__
 from runtime.api.wire.times import timestamp
 from runtime.cgroups import HostFacts, host_facts
+from runtime.engine import cdi
 from runtime.engine.engine import Engine
 from runtime.oci.image import platform_of_host
 
@@ -138,7 +139,10 @@ def info(engine: Engine, api_version: tuple[int, int], debug: bool) -> dict[str,
         "InitBinary": "tini",
         **{f"{part}Commit": _commit(api_version) for part in ("Containerd", "Runc", "Init")},
         "SecurityOptions": _security_options(),
-        "CDISpecDirs": [],
+        "CDISpecDirs": [str(directory) for directory in engine.settings.cdi_spec_dirs],
+        "DiscoveredDevices": [
+            {"Source": "cdi", "ID": name} for name in sorted(cdi.Registry.read(engine.settings.cdi_spec_dirs).devices)
+        ],
         "Warnings": warnings(cgroups, forwarding) or None,
     }
     if api_version >= FIREWALL_SINCE:

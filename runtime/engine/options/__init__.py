@@ -4,6 +4,8 @@ from runtime.engine.options.limits import merge_limits, verify_limits
 from runtime.engine.options.links import parse_link
 from runtime.engine.options.logs import expand_tag
 from runtime.engine.options.model import (
+    DeviceMapping,
+    DeviceRequest,
     EndpointConfig,
     Healthcheck,
     LogOptions,
@@ -21,6 +23,8 @@ from runtime.engine.options.signals import parse_signal
 
 __all__ = [
     "VOLUME_NAME",
+    "DeviceMapping",
+    "DeviceRequest",
     "EndpointConfig",
     "Healthcheck",
     "LogOptions",

@@ -107,6 +107,25 @@ class LogOptions:
 
 
 @dataclass(frozen=True)
+class DeviceMapping:
+    """One `--device`; `access` is some of "rwm"."""
+
+    on_host: str
+    in_container: str
+    access: str
+
+
+@dataclass(frozen=True)
+class DeviceRequest:
+    """One of Docker's DeviceRequests; `count` -1 stands for all. `capabilities` are alternatives of sets."""
+
+    driver: str
+    count: int
+    ids: tuple[str, ...]
+    capabilities: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Options:
     """Everything the engine acts on, in its own words."""
 
@@ -139,6 +158,8 @@ class Options:
     cap_drop: list[str]
     no_new_privileges: bool
     seccomp: Literal["default", "unconfined"] | dict[str, Any]
+    apparmor: str
+    writable_cgroups: bool | None
     masked_paths: list[str] | None
     readonly_paths: list[str] | None
     stop_signal: int
@@ -146,12 +167,16 @@ class Options:
     shm_bytes: int
     sysctls: dict[str, str]
     rlimits: list[dict[str, Any]]
-    devices: list[dict[str, str]]
+    devices: list[DeviceMapping]
+    device_rules: list[dict[str, Any]]  # OCI device rules
+    device_requests: list[DeviceRequest]
     oom_score_adj: int | None
     pid_mode: str
     ipc_mode: str
     uts_mode: str
     cgroupns_mode: str
+    cgroup_parent: str
+    annotations: dict[str, str]
     dns: list[str]
     dns_search: list[str]
     dns_options: list[str]

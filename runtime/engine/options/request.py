@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from runtime.engine.options.fields import ip, own_or
+from runtime.engine.options.devices import device_mapping, device_request, device_rule
+from runtime.engine.options.fields import ip
 from runtime.engine.options.lifetime import healthcheck, restart_policy
 from runtime.engine.options.links import PREDEFINED, links, with_links
 from runtime.engine.options.logs import log_options
 from runtime.engine.options.model import Document, Options
 from runtime.engine.options.mounts import mounts
+from runtime.engine.options.namespaces import namespace_mode
 from runtime.engine.options.networks import endpoints, network_mode
 from runtime.engine.options.ports import ports
 from runtime.engine.options.resources import block_devices, resources, rlimit
@@ -26,25 +28,16 @@ from runtime.errors import InvalidParameter, NotSupported
 DEFAULT_SHM_BYTES = 64 << 20
 DEFAULT_STOP_TIMEOUT_S = 10
 
-# HostConfig fields that later versions will honour: any value but an empty one is refused by name.
-REFUSED_HOST_FIELDS: dict[str, str] = {
-    "CgroupParent": "--cgroup-parent",
-    "DeviceCgroupRules": "--device-cgroup-rule",
-    "DeviceRequests": "--gpus",
-    "StorageOpt": "--storage-opt",
-}
 # Fields with a default that changes nothing: any other value is refused by name.
 ONLY_VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "Isolation": ("--isolation", (None, "", "default")),
-    "Runtime": ("--runtime", (None, "", "runc", "wherry")),
-    "UsernsMode": ("--userns", (None, "", "host")),
     "Cgroup": ("Cgroup", (None, "")),
 }
+RUNTIMES = ("wherry", "runc", "io.containerd.runc.v2")  # other names for what is here
 
 
 def parse(config: Document, host: Document, networking: Document, image: Document) -> Options:
     """Merge a create request with its image's config; raises InvalidParameter or NotSupported."""
-    _refuse(host)
+    _refuse(config, host)
     env = _merge_env(image.get("Env") or [], config.get("Env") or [])
     mode = network_mode(host)
     security = security_options(host.get("SecurityOpt") or [])
@@ -76,10 +69,12 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         restart=restart_policy(host),
         healthcheck=healthcheck(config, image),
         privileged=bool(host.get("Privileged")),
-        cap_add=capabilities("--cap-add", host.get("CapAdd") or []),
-        cap_drop=capabilities("--cap-drop", host.get("CapDrop") or []),
+        cap_add=capabilities(host.get("CapAdd") or []),
+        cap_drop=capabilities(host.get("CapDrop") or []),
         no_new_privileges=security.no_new_privileges,
         seccomp=security.seccomp,
+        apparmor=security.apparmor,
+        writable_cgroups=security.writable_cgroups,
         masked_paths=[] if security.unmasked else host.get("MaskedPaths"),
         readonly_paths=[] if security.unmasked else host.get("ReadonlyPaths"),
         stop_signal=parse_signal(config.get("StopSignal") or image.get("StopSignal") or "SIGTERM"),
@@ -87,12 +82,16 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         shm_bytes=host.get("ShmSize") or DEFAULT_SHM_BYTES,
         sysctls=dict(host.get("Sysctls") or {}),
         rlimits=[rlimit(limit) for limit in host.get("Ulimits") or []],
-        devices=list(host.get("Devices") or []),
+        devices=[device_mapping(document) for document in host.get("Devices") or []],
+        device_rules=[device_rule(text) for text in host.get("DeviceCgroupRules") or []],
+        device_requests=[device_request(document) for document in host.get("DeviceRequests") or []],
         oom_score_adj=host.get("OomScoreAdj") or None,
-        pid_mode=own_or("PidMode", "--pid", host, ("", "private", "host")),
-        ipc_mode=own_or("IpcMode", "--ipc", host, ("", "private", "shareable", "none", "host")),
-        uts_mode=own_or("UTSMode", "--uts", host, ("", "private", "host")),
-        cgroupns_mode=own_or("CgroupnsMode", "--cgroupns", host, ("", "private", "host")),
+        pid_mode=namespace_mode("PidMode", host),
+        ipc_mode=namespace_mode("IpcMode", host),
+        uts_mode=namespace_mode("UTSMode", host),
+        cgroupns_mode=namespace_mode("CgroupnsMode", host),
+        cgroup_parent=host.get("CgroupParent") or "",
+        annotations=_annotations(host),
         dns=[ip("--dns", address) for address in host.get("Dns") or []],
         dns_search=list(host.get("DnsSearch") or []),
         dns_options=list(host.get("DnsOptions") or []),
@@ -102,13 +101,26 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
     )
 
 
-def _refuse(host: Document) -> None:
-    for name, option in REFUSED_HOST_FIELDS.items():
-        if host.get(name):
-            raise NotSupported(f"{option} ({name}) is not supported by this version of Wherry: leave it out")
+def _refuse(config: Document, host: Document) -> None:
     for name, (option, allowed) in ONLY_VALUES.items():
         if host.get(name) not in allowed:
             raise NotSupported(f"{option} {host[name]!r} is not supported by this version of Wherry: leave it out")
+    if host.get("StorageOpt"):
+        raise InvalidParameter("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+    if (runtime := host.get("Runtime") or RUNTIMES[0]) not in RUNTIMES:
+        raise InvalidParameter(f"unknown or invalid runtime name: {runtime}")
+    if (isolation := host.get("Isolation") or "default") != "default":
+        raise InvalidParameter(f"invalid isolation '{isolation}' on linux")
+    namespace_mode("UsernsMode", host)
+    if host.get("UTSMode") == "host" and config.get("Hostname"):
+        raise InvalidParameter("conflicting options: hostname and the UTS mode")
+
+
+def _annotations(host: Document) -> dict[str, str]:
+    annotations = {str(name): str(value) for name, value in (host.get("Annotations") or {}).items()}
+    if "" in annotations:
+        raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")
+    return annotations
 
 
 def _args(config: Document, image: Document) -> list[str]:
