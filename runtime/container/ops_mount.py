@@ -135,8 +135,7 @@ class MountFilesystem(NamedTuple):
             self._mount_part(init)
             return
         with _closing(make_directory(init.root, self.destination)) as target:
-            if self.fstype != "proc":
-                _check_target(init, target, self)
+            _check_target(init, target, self, plain=self.fstype in ("proc", "sysfs"))
             with _closing(self._create(target)) as tree:
                 mounts.move_mount(tree, target)
 
@@ -198,14 +197,26 @@ _COVERABLE_IN_PROC = frozenset(
 )
 
 
-def _check_target(init: Init, target: int, mount: "MountFilesystem | BindMount", *, procfs: bool = False) -> None:
+def _check_target(
+    init: Init,
+    target: int,
+    mount: "MountFilesystem | BindMount | MoveStaged",
+    *,
+    procfs: bool = False,
+    plain: bool = False,
+) -> None:
     """Refuse, wherever the image's links led, the root itself and what would hide /proc (CVE-2019-16884).
 
-    `procfs`: what is mounted is a procfs, which may stand at /proc.
+    `procfs`: a bind mount of a procfs, which may stand at /proc. `plain`: no links may have led anywhere, so that
+    what is masked by path is what was mounted (CVE-2019-19921).
     """
     if init.root_path is None:
         init.root_path = os.readlink(f"/proc/self/fd/{init.root}").rstrip("/")
     path = os.readlink(f"/proc/self/fd/{target}").removeprefix(init.root_path)
+    if plain:
+        if path != os.path.normpath(mount.destination):
+            raise Refused(errno.ENOTDIR, f"{mount.describe()}: it must be mounted on an ordinary directory")
+        return
     if path in ("", "/"):
         raise Refused(errno.EINVAL, f"{mount.describe()}: it leads to the root itself")
     if path == "/proc" and not procfs:
@@ -250,6 +261,7 @@ class MoveStaged(NamedTuple):
             _closing(make_directory(init.root, self.destination)) as target,
             _closing(open_in(init.stage, self.destination)) as tree,
         ):
+            _check_target(init, target, self, plain=True)
             mounts.move_mount(tree, target, self.destination)
 
 

@@ -1,7 +1,11 @@
 """What a container sees of filesystems, and what the host does not see of the container's."""
 
+import contextlib
+import ctypes
 import errno
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from launched import Lab, lab, mounts_below, shared_lab
 
 from runtime.errors import ProcessFault
+from runtime.linux import mounts
 from tests.fakes.bundles import make_overlay, make_spec
 
 __all__ = ["lab", "shared_lab"]
@@ -218,3 +223,133 @@ def test_cgroups_are_readonly_and_its_own(lab: Lab) -> None:
     assert all(line.endswith(":/") for line in result.out.splitlines() if ":" in line)
     assert "1" in result.out.split()
     assert "Read-only file system" in result.err
+
+
+# Races: another container, or the host, changes the place a mount comes from or goes to while it is made.
+
+
+@contextlib.contextmanager
+def swapping(path: Path, link_target: str) -> Iterator[None]:
+    """While inside, the directory `path` is exchanged for a link to `link_target` and back, without a pause."""
+    aside = path.with_name(f"{path.name}-aside")
+    aside.symlink_to(link_target)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            while True:
+                exchange(aside, path)
+        finally:
+            os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for place in (aside, path):
+            if place.is_symlink():
+                place.unlink()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """renameat2(2) with RENAME_EXCHANGE."""
+    renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    renameat2(-100, os.fsencode(one), -100, os.fsencode(other), ctypes.c_uint(2))
+
+
+def test_a_subpath_never_leads_out_of_its_volume(lab: Lab, tmp_path: Path) -> None:
+    # As CVE-2021-30465 and CVE-2023-0778: the part to be mounted becomes a link to the host's files.
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/which").write_text("host\n")
+    (tmp_path / "volume/sub/dir").mkdir(parents=True)
+    (tmp_path / "volume/sub/dir/which").write_text("volume\n")
+    (tmp_path / "volume/out").symlink_to("../secret")
+    out = bind(tmp_path / "volume", "/m", "X-mount.subdir=out")
+    with pytest.raises(ProcessFault, match="path concatenation escapes the base directory"):
+        lab.sh("true", with_mounts(out))
+    seen = set()
+    mount = bind(tmp_path / "volume", "/m", "X-mount.subdir=sub/dir")
+    with swapping(tmp_path / "volume/sub/dir", str(tmp_path / "secret")):
+        for _ in range(60):
+            try:
+                seen.add(lab.sh("cat /m/which", with_mounts(mount)).out)
+            except ProcessFault:
+                seen.add("refused")
+    assert seen <= {"volume\n", "refused"}
+    assert len(seen) == 2, "the race was not run"
+
+
+def test_a_target_never_leads_out_of_the_root(lab: Lab, tmp_path: Path) -> None:
+    # As CVE-2021-30465 (a mount on the host) and CVE-2024-45310 (directories made on the host).
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "shared/x").mkdir(parents=True)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_text("mounted\n")
+    before = Path("/proc/self/mountinfo").read_text()
+    seen = set()
+    spec = with_mounts(bind(tmp_path / "shared", "/vol"), bind(tmp_path / "source", "/vol/x/made/here"))
+    with swapping(tmp_path / "shared/x", "../" * 30 + str(outside)[1:]):
+        for _ in range(60):
+            try:
+                seen.add(lab.sh("cat /vol/x/made/here/file 2>/dev/null; true", spec).out)
+            except ProcessFault:
+                seen.add("refused")
+    assert list(outside.iterdir()) == []
+    assert Path("/proc/self/mountinfo").read_text() == before
+    assert seen <= {"mounted\n", "", "refused"}
+
+
+def test_nothing_hides_proc(lab: Lab, tmp_path: Path) -> None:
+    # As CVE-2019-16884 and CVE-2023-27561: links of the image lead a mount onto /proc.
+    (lab.rootfs / "to-proc").symlink_to("/proc")
+    (lab.rootfs / "to-self").symlink_to("proc/self/attr")
+    (lab.rootfs / "to-root").symlink_to("..")
+    try:
+        for destination, words in (
+            ("/to-proc", "can be covered by a procfs only"),
+            ("/to-proc/sys", "inside /proc"),
+            ("/to-self", "inside /proc"),
+            ("/to-root", "the root itself"),
+        ):
+            tmpfs = {"type": "tmpfs", "destination": destination, "source": "tmpfs", "options": []}
+            for mount in (tmpfs, bind(tmp_path, destination)):
+                with pytest.raises(ProcessFault, match=words):
+                    lab.sh("true", with_mounts(mount))
+    finally:
+        for name in ("to-proc", "to-self", "to-root"):
+            (lab.rootfs / name).unlink()
+
+
+@pytest.mark.parametrize("name, elsewhere", [("proc", "/etc"), ("sys", "tmp"), ("dev", "proc")])
+def test_trees_of_the_kernel_go_to_ordinary_directories(lab: Lab, name: str, elsewhere: str) -> None:
+    # CVE-2019-19921: what is masked below /proc would not be what was mounted.
+    kept = lab.rootfs / f"{name}-kept"
+    (lab.rootfs / name).rename(kept)
+    (lab.rootfs / name).symlink_to(elsewhere)
+    try:
+        with pytest.raises(ProcessFault, match=r"an ordinary directory|covered by a procfs only"):
+            lab.run(make_spec("true"))
+    finally:
+        (lab.rootfs / name).unlink()
+        kept.rename(lab.rootfs / name)
+
+
+def test_a_source_the_host_has_mounted_read_only_stays_so(lab: Lab, tmp_path: Path) -> None:
+    mounts.mount("tmpfs", str(tmp_path), "tmpfs", mounts.MS_RDONLY)
+    try:
+        assert "Read-only file system" in lab.sh("touch /m/x", with_mounts(bind(tmp_path, "/m"))).err
+    finally:
+        mounts.umount(str(tmp_path), mounts.MNT_DETACH)
+
+
+def test_part_of_an_overlay(lab: Lab, tmp_path: Path) -> None:
+    for number, name in enumerate(("low", "top")):
+        (tmp_path / name / "dir").mkdir(parents=True)
+        (tmp_path / name / "dir" / name).write_text(f"{number}\n")
+    layers = [f"lowerdir+={tmp_path}/{name}" for name in ("top", "low")]
+    for subpath, destination, script in (("dir", "/d", "cat /d/low /d/top"), ("dir/top", "/f", "cat /f; echo; cat /f")):
+        options = ["ro", *layers, f"X-mount.subdir={subpath}"]
+        overlay = {"type": "overlay", "destination": destination, "source": "overlay", "options": options}
+        assert lab.sh(script, with_mounts(overlay)).out.split()[-1] == "1"
+    points = lab.sh("grep -c overlay /proc/mounts", with_mounts(overlay)).out
+    assert points == "2\n"  # the root and the part; the whole is not left behind

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from runtime.errors import ProcessFault
+from runtime.linux import mounts
 from tests.fakes.bundles import make_spec
 from tests.kernel.launched import Lab, captured, mounts_below, read_to_end, wait_for
 
@@ -85,6 +87,28 @@ def test_one_of_another_template_starts_from_nothing(warm_lab: Lab) -> None:
     assert Path(f"/proc/{box.started.pid}/root/dev/mine").stat().st_mode & 0o777 == 0o700
 
 
+def test_the_hosts_mounts_are_those_of_the_start(warm_lab: Lab, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    spec = make_spec()
+    spec["mounts"].append({"destination": "/m", "type": "bind", "source": str(source), "options": ["rbind"]})
+    ready = await_ready(warm_lab)
+    mounts.mount("tmpfs", str(source), "tmpfs", 0)
+    try:
+        (source / "new").touch()
+        assert warm_lab.sh("ls /m", spec).out == "new\n"
+    finally:
+        mounts.umount(str(source), mounts.MNT_DETACH)
+    assert not set(ready) & set(await_ready(warm_lab))
+
+
+def test_the_kernels_trees_go_to_ordinary_directories(warm_lab: Lab) -> None:
+    (warm_lab.rootfs / "dev").rename(warm_lab.rootfs / "dev-kept")
+    (warm_lab.rootfs / "dev").symlink_to("proc")
+    with pytest.raises(ProcessFault, match=r"an ordinary directory|covered by a procfs only"):
+        warm_lab.sh("true")
+
+
 def test_a_killed_one_harms_nobody(warm_lab: Lab) -> None:
     for pid in await_ready(warm_lab):
         pidfd = os.pidfd_open(pid)
@@ -96,8 +120,6 @@ def test_a_killed_one_harms_nobody(warm_lab: Lab) -> None:
 
 
 def test_a_failure_is_reported_from_one_too(warm_lab: Lab) -> None:
-    from runtime.errors import ProcessFault
-
     with pytest.raises(ProcessFault) as caught:
         warm_lab.start(make_spec("/no/such/program"))
     assert (caught.value.phase, caught.value.errno) == ("exec", 2)
@@ -142,7 +164,5 @@ def test_shutdown_ends_them_first(warm_lab: Lab) -> None:
 def test_the_reply_names_what_is_missing(warm_lab: Lab, tmp_path: Path) -> None:
     name, bundle, overlay = warm_lab.bundle(make_spec("true"))
     (bundle / "config.json").write_text(json.dumps({"ociVersion": "1.2.0"}))
-    from runtime.errors import ProcessFault
-
     with pytest.raises(ProcessFault, match=r"config.json"):
         warm_lab.client.run(name, bundle, rootfs=overlay)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from runtime.content.copy_up import copy_ownership, copy_up, examine
 from runtime.content.trash import Trash
@@ -46,6 +47,7 @@ class VolumeService:
         self._events = events
         self._trash = trash
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._filling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._volumes = {
             name: Volume.from_document(name, root / name, document) for name, document in store.all("volume")
         }
@@ -159,6 +161,10 @@ class VolumeService:
         may be exchanged for one filled beforehand, and nothing half filled is ever seen. Raises SystemFault when
         the disk is full, InvalidParameter for a file at `target`.
         """
+        async with self._filling.setdefault(volume.name, asyncio.Lock()):
+            await self._populate(volume, lower, target, subpath, alone)
+
+    async def _populate(self, volume: Volume, lower: list[str], target: str, subpath: str, alone: bool) -> None:
         try:
             origin = examine(lower, target)
         except NotADirectoryError:
