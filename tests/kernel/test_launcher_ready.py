@@ -70,7 +70,9 @@ def _comparable(text: str) -> list[str]:
         if len(words) > 6 and words[0].isdigit() and words[1].isdigit() and " - " in line:  # mountinfo(5)
             fstype, source = line.partition(" - ")[2].split()[:2]
             kept.append(" ".join(words[3:6]) if fstype == "overlay" else " ".join([*words[3:6], fstype, source]))
-        elif line.startswith(("Vm", "Rss", "voluntary", "nonvoluntary", "Pid", "Tgid", "Ngid", "Seccomp_filters")):
+        elif line.startswith(
+            ("Vm", "Rss", "SigQ", "voluntary", "nonvoluntary", "Pid", "Tgid", "Ngid", "Seccomp_filters")
+        ):
             continue
         else:
             kept.append(" ".join(word for word in words if ":" not in word or not word[0].isdigit()))

@@ -69,7 +69,7 @@ def _measure(snapshots: Snapshots, ids: Sequence[str]) -> dict[str, int]:
 
 
 async def _volumes(engine: Engine) -> list[dict[str, Any]]:
-    volumes = engine.volumes.all()
+    volumes = [volume for volume in engine.volumes.all() if not volume.options]  # others are not of this disk
     sizes = await engine.volume_sizes(volumes)
     users = engine.containers.users_of_volume
     return [wire.volume(volume, (sizes[volume.name], len(users(volume.name)))) for volume in volumes]
