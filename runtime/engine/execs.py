@@ -203,11 +203,14 @@ class ExecService:
         exec.hub.end()
         if exec.id in exec.container.execs:
             exec.container.execs.remove(exec.id)
-        asyncio.get_running_loop().call_later(KEPT_AFTER_EXIT_S, lambda: self._execs.pop(exec.id, None))
+        asyncio.get_running_loop().call_later(KEPT_AFTER_EXIT_S, self._expire, exec.id)
 
     def detached(self, exec: Exec) -> None:
         """A person left it running by the detach keys."""
         self._containers.publish(exec.container, "exec_detach", execID=exec.id)
+
+    def _expire(self, id: str) -> None:
+        self._execs.pop(id, None)
 
     def resize(self, exec: Exec, rows: int, columns: int) -> None:
         if exec.live is None:
