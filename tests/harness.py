@@ -39,6 +39,7 @@ class RunningEngine:
         self.socket = self.run_dir / "docker.sock"
         self._arguments = arguments
         self._prefix = prefix
+        self._prefix = prefix
         self.process = self._start()
 
     @property

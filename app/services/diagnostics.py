@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from app.core.translations import tr
+from app.engine.client import EngineClient
 from app.services.engines import EngineBackend
 from app.services.locations import NativeLocations, embedded_images
 
@@ -42,6 +43,7 @@ def run_checks(backend: EngineBackend, locations: NativeLocations) -> list[Check
 
 def _checks(backend: EngineBackend, locations: NativeLocations) -> Iterator[Check]:
     yield engine_answers(backend)
+    yield from engine_warnings(backend)
     if backend.name == "native":
         yield kernel_version()
         yield namespaces()
@@ -64,6 +66,17 @@ def engine_answers(backend: EngineBackend) -> Check:
         return Check(name, "ok", tr("It answers at {host}.", host=status.host))
     verdict: Verdict = "warn" if status.state in ("absent", "stopped", "starting", "stopping") else "fail"
     return Check(name, verdict, " ".join(status.reasons) or tr("It is {state}.", state=status.state))
+
+
+def engine_warnings(backend: EngineBackend) -> Iterator[Check]:
+    """What the engine itself finds wanting where it runs: a firewall in the way, limits that the kernel lacks."""
+    if backend.status().state not in ("running", "degraded"):
+        return
+    with EngineClient(backend.host()) as client:
+        warnings = client.info().warnings
+    for warning in warnings:
+        sentence, _, remedy = warning.removeprefix("WARNING: ").partition(" Remedy: ")
+        yield Check(tr("Engine's warning"), "warn", sentence if sentence.endswith(".") else f"{sentence}.", remedy)
 
 
 def kernel_version(release: str | None = None) -> Check:

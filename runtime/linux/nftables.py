@@ -14,6 +14,7 @@ from typing import Self
 
 _LIBRARY = "libnftables.so.1"
 _NFT_CTX_DEFAULT = 0
+_NFT_CTX_OUTPUT_JSON = 1 << 4
 
 # libnftables reports the kernel's errno only as the strerror(3) text at the end of a sentence.
 _ERRNO_OF_TEXT = {os.strerror(number): number for number in errno.errorcode}
@@ -37,6 +38,8 @@ def _library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes = [ctypes.c_void_p]
         function.restype = ctypes.c_char_p
+    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    library.nft_ctx_output_set_flags.restype = None
     library.nft_ctx_free.argtypes = [ctypes.c_void_p]
     library.nft_ctx_free.restype = None
     return library
@@ -48,11 +51,14 @@ class Nftables:
     Not for use by two threads at once. `OSError(ENOENT, ..., "libnftables.so.1")` if the library is missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, json: bool = False) -> None:
+        """`json`: `run` returns libnftables-json(5); refused by a library that was built without."""
         self._library = _library()
         self._context = self._library.nft_ctx_new(_NFT_CTX_DEFAULT)
         if not self._context:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "nft_ctx_new")
+        if json:
+            self._library.nft_ctx_output_set_flags(self._context, _NFT_CTX_OUTPUT_JSON)
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 

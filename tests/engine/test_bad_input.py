@@ -26,7 +26,7 @@ BAD_CREATE: list[tuple[str, dict[str, Any], int, str]] = [
     ("bad tmpfs option", {"Image": "busybox", "HostConfig": {"Tmpfs": {"/t": "sizzle=1"}}}, 400, "sizzle"),
     ("bad signal", {"Image": "busybox", "StopSignal": "SIGNAL"}, 400, "SIGNAL"),
     ("unknown user", {"Image": "busybox", "User": "nobody-here"}, 400, "nobody-here"),
-    ("not yet honoured", {"Image": "busybox", "HostConfig": {"Links": ["a:b"]}}, 501, "--link"),
+    ("not yet honoured", {"Image": "busybox", "HostConfig": {"Runtime": "runsc"}}, 501, "--runtime"),
 ]
 
 

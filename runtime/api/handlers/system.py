@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -33,7 +34,8 @@ async def version(engine: Engine, request: Request) -> Answer:
 
 async def info(engine: Engine, request: Request) -> Answer:
     debug = logging.getLogger().isEnabledFor(logging.DEBUG)
-    return json_response(wire.info(engine, request.api_version, debug))
+    firewall = await asyncio.to_thread(engine.networks.firewall_warnings)
+    return json_response(wire.info(engine, request.api_version, debug, firewall))
 
 
 async def events(engine: Engine, request: Request) -> Answer:

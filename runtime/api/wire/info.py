@@ -9,6 +9,7 @@ import threading
 import time
 from asyncio import all_tasks
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def _build_time() -> str:
     return timestamp(Path(runtime.__file__).stat().st_mtime_ns)
 
 
-def info(engine: Engine, api_version: tuple[int, int], debug: bool) -> dict[str, Any]:
+def info(engine: Engine, api_version: tuple[int, int], debug: bool, firewall: Sequence[str]) -> dict[str, Any]:
+    """`firewall` are sentences about other firewalls in the way of ours."""
     host, cgroups = os.uname(), host_facts()
     forwarding = _ipv4_forwarding()
     document = {
@@ -143,7 +145,7 @@ def info(engine: Engine, api_version: tuple[int, int], debug: bool) -> dict[str,
         "DiscoveredDevices": [
             {"Source": "cdi", "ID": name} for name in sorted(cdi.Registry.read(engine.settings.cdi_spec_dirs).devices)
         ],
-        "Warnings": warnings(cgroups, forwarding) or None,
+        "Warnings": [*warnings(cgroups, forwarding), *(f"WARNING: {text}" for text in firewall)] or None,
     }
     if api_version >= FIREWALL_SINCE:
         document["FirewallBackend"] = {"Driver": "nftables"}

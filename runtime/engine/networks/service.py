@@ -28,6 +28,7 @@ from runtime.engine.store import Store
 from runtime.errors import NotFound, WherryError
 from runtime.linux.netlink import IpAddress
 from runtime.network.bridge import BridgeConfig, ensure_bridge, remove_bridge
+from runtime.network.foreign_rules import forward_blocks
 from runtime.network.ipam import choose_subnet, host_networks
 from runtime.network.nat import NatTable
 from runtime.network.sandbox import SandboxPool, open_sandbox
@@ -94,6 +95,15 @@ class NetworkService:
     def members(self, network: Network) -> dict[str, Membership]:
         """Running containers on the network, by id."""
         return {id: member for id, member in self._members.items() if network.id in member.attachments}
+
+    def firewall_warnings(self) -> list[str]:
+        """Sentences about other firewalls of this host that stand in the way of our networks. Blocks for some ms."""
+        networks = [network for network in self.all() if network.driver == BRIDGE and not network.internal]
+        try:
+            return [str(block) for block in forward_blocks([network.interface for network in networks])]
+        except WherryError as error:
+            log.info("other firewalls are unknown: %s", error)
+            return []
 
     # --- a container's life
 
