@@ -21,7 +21,7 @@ guest: .venv/ready .venv/ready-vm ## build the guest image of the virtual machin
 	$(PYTHON) -m guest build --output build/guest/$(ARCH)
 
 bench: .venv/ready .venv/ready-test $(IMAGES) guest ## compare with Docker Engine and runc, where installed
-	$(PYTHON) -m tests.bench --machine
+	$(PYTHON) -m tests.bench lives cli exec hundred logs ports thousand machine
 
 lint: .venv/ready ## ruff, mypy for three platforms, import rules
 	$(PYTHON) -m pytest -q tests/unit/test_lint.py
