@@ -290,7 +290,7 @@ def _shared_sources(spec: "Spec", launch: Launch) -> list[Op]:
     ops: list[Op] = []
     for mount in spec.get("mounts", ()):
         if not _SHARING.isdisjoint(mount.get("options", ())):
-            op = _bind_mount(mount, launch)
+            op = _bind_mount(mount, launch.bundle)
             ops.append(OpenTree(op.source, op.recursive, op.subpath))
     return ops
 
@@ -305,16 +305,23 @@ def _mounts(spec: "Spec", launch: Launch, facts: HostFacts) -> list[Op]:
 def _mount(mount: "Mount", launch: Launch, facts: HostFacts) -> list[Op]:
     options = mount.get("options", ())
     fstype = mount.get("type", "")
+    if fstype == "cgroup" and "bind" not in options and "rbind" not in options:
+        return _cgroup_mount(os.path.join("/", mount["destination"]), mount_options.parse(options), facts)
+    return [mount_op(mount, launch.bundle)]
+
+
+def mount_op(mount: "Mount", bundle: str) -> BindMount | MountFilesystem:
+    """What makes one mount of config.json, but for cgroup file systems; raises Refused."""
+    options = mount.get("options", ())
+    fstype = mount.get("type", "")
     if fstype == "bind" or "bind" in options or "rbind" in options:
-        return [_bind_mount(mount, launch)]
+        return _bind_mount(mount, bundle)
     destination = os.path.join("/", mount["destination"])
     attributes, subpath = _subpath(mount_options.parse(options))
-    if fstype == "cgroup":
-        return _cgroup_mount(destination, attributes, facts)
-    return [MountFilesystem(fstype, mount.get("source", fstype), destination, attributes, subpath)]
+    return MountFilesystem(fstype, mount.get("source", fstype), destination, attributes, subpath)
 
 
-def _bind_mount(mount: "Mount", launch: Launch) -> BindMount:
+def _bind_mount(mount: "Mount", bundle: str) -> BindMount:
     options = mount.get("options", ())
     destination = os.path.join("/", mount["destination"])
     attributes, subpath = _subpath(mount_options.parse(options))
@@ -323,7 +330,7 @@ def _bind_mount(mount: "Mount", launch: Launch) -> BindMount:
     # Private unless asked for: what the container mounts below must not show on the host.
     if not attributes.propagation:
         attributes = attributes._replace(propagation=mounts.MS_PRIVATE, propagation_recursive=True)
-    source = os.path.join(launch.bundle, mount.get("source", ""))
+    source = os.path.join(bundle, mount.get("source", ""))
     return BindMount(source, destination, "rbind" in options, attributes, subpath)
 
 

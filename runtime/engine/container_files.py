@@ -79,7 +79,7 @@ class ContainerFiles:
 
     async def archive(self, container: Container, path: str, called: str, out: Writable) -> None:
         """Write the file at `path`, with all below it and all that is mounted there for the container, as a tar."""
-        targets = {request.target for request in container.options.mounts}
+        targets = {request.target for request in container.mounts}
 
         def work(root_fd: int) -> None:
             directory_fd, name = _open_parent(root_fd, path)
@@ -189,7 +189,7 @@ def _open_parent(root_fd: int, path: str) -> tuple[int, str]:
 def _check_writable(container: Container, directory: str) -> None:
     within = [
         request
-        for request in container.options.mounts
+        for request in container.mounts
         if directory == request.target or directory.startswith(f"{request.target}/")
     ]
     if within:

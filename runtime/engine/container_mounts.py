@@ -6,10 +6,12 @@ that are mounted, layers of images.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -175,6 +177,21 @@ class ContainerMounts:
             if request.kind == "volume":
                 attributes = {"container": container.id, "driver": "local"}
                 self._events.publish(Event("volume", "unmount", container.volumes[request.target], attributes))
+
+    @contextlib.asynccontextmanager
+    async def visited(self, container: Container) -> AsyncIterator[list[HostMount]]:
+        """What a stopped container would have mounted, but for tmpfs and what is missing; held inside the block."""
+        visitor = f"{container.id} {secrets.token_hex(8)}"
+        try:
+            found = []
+            for request in container.mounts:
+                if request.kind == "volume":
+                    await self._mounter.acquire(self._volumes.get(container.volumes[request.target]), visitor)
+                if request.kind != "tmpfs" and (request.kind != "bind" or os.path.exists(request.source)):
+                    found.append(self._resolve(container, request))
+            yield found
+        finally:
+            await self._mounter.release(visitor)
 
     # --- what a bundle has
 

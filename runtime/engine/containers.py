@@ -92,8 +92,8 @@ class ContainerService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.health: HealthWatch
-        self._mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
-        self._bundles = Bundles(settings, self._mounts)
+        self.mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
+        self._bundles = Bundles(settings, self.mounts)
         self._links = Links(self._containers, networks)
         self._facts = host_facts()
         self._cgroup_parents = CgroupParents(settings, store)
@@ -154,7 +154,7 @@ class ContainerService:
         return self._links.shown(container)
 
     def users_of_volume(self, name: str) -> list[str]:
-        return self._mounts.users_of_volume(name)
+        return self.mounts.users_of_volume(name)
 
     # --- create
 
@@ -195,7 +195,7 @@ class ContainerService:
                 networking,
                 dict(image.config.get("config") or {}),
                 self._settings.containers_dir / id,
-                inherited=self._mounts.inherited(host_config, self.get),
+                inherited=self.mounts.inherited(host_config, self.get),
             )
             container.networks = self._networks.plan(container.options)
             container.links = self._links.resolve(container, self.get)
@@ -207,7 +207,7 @@ class ContainerService:
             undo.callback(self._trash.discard, container.directory)
             if container.options.user or container.options.groups:
                 self._bundles.user_of(container, rootfs)
-            await self._mounts.claim(container, rootfs, undo)
+            await self.mounts.claim(container, rootfs, undo)
             self.save(container)
             undo.pop_all()
         self._containers[id] = container
@@ -259,8 +259,8 @@ class ContainerService:
             linked = self._links.linked(container)
             member = await self._networks.join(container)
             undo.push_async_callback(self._networks.leave, container)
-            undo.push_async_callback(self._mounts.unmount, container)
-            await self._mounts.mount(container)
+            undo.push_async_callback(self.mounts.unmount, container)
+            await self.mounts.mount(container)
             cgroup = self.cgroup_of(container)
             spec = self._bundles.write(container, rootfs, member, linked, shared, cgroup.path)
             sharing.mount_shm(container)
@@ -322,7 +322,7 @@ class ContainerService:
         container.oom_kills = 0
         container.move("start")
         self.save(container)
-        self._mounts.publish_mounted(container)
+        self.mounts.publish_mounted(container)
         self._links.tell_parents(container)
         self.publish(container, "start")
         self._watch(container)
@@ -349,7 +349,7 @@ class ContainerService:
         if writer := self._logs.pop(container.id, None):
             writer.close()
         left = await self._networks.release(container.id)
-        await self._mounts.unmount(container)
+        await self.mounts.unmount(container)
         container.execs.clear()
         self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
@@ -361,7 +361,7 @@ class ContainerService:
         self.save(container)
         self._processes.forget((container.id, ""))
         self.publish(container, "die", execDuration=str(int(ran_s)), exitCode=str(state.exit_code))
-        self._mounts.publish_unmounted(container)
+        self.mounts.publish_unmounted(container)
         self._networks.announce_left(container, left)
         if again:
             delay_s = container.backoff.next(ran_s)
@@ -504,7 +504,7 @@ class ContainerService:
     def _remove_now(self, container: Container, volumes: bool) -> None:
         """All in one go; what a killed engine leaves of it is removed at the next start."""
         container.move("remove")
-        anonymous = self._mounts.own_anonymous(container) if volumes else []
+        anonymous = self.mounts.own_anonymous(container) if volumes else []
         if anonymous:
             self.save(container)
         else:
@@ -515,7 +515,7 @@ class ContainerService:
                 self._trash.discard(container.directory)
             self._bundles.remove(container.id)
             self._snapshots.remove(container.id)
-            self._mounts.let_go(container, anonymous)
+            self.mounts.let_go(container, anonymous)
         except (WherryError, OSError) as error:
             container.move("fail")
             container.state.error = f"unable to remove filesystem for {container.id}: {error}"
@@ -558,7 +558,7 @@ class ContainerService:
             self._containers[id] = container
             self._names[container.name] = id
             self._links.add(container)
-        self._mounts.load(self._containers.values())
+        self.mounts.load(self._containers.values())
 
     def still_running(self, known: list[Known]) -> list[Container]:
         """Containers whose process lives on: by the launcher's word, or by pid and start time."""
@@ -587,7 +587,7 @@ class ContainerService:
                 self._remove_now(container, volumes=True)
         self._processes.settled()
         await self._end_strays()
-        self._mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
+        self.mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
         self._cgroup_parents.reconcile()
         self._restore_lost_directories()
         self._snapshots.retain(self._containers)

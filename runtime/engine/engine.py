@@ -93,7 +93,7 @@ class Engine:
         self._exits.callback(self.containers.close)
         self.execs = ExecService(self.containers, self.snapshots, self.processes)
         self._exits.callback(self.execs.close)
-        roots = Roots(self.containers, self.snapshots, self.volumes)
+        roots = Roots(self.containers, self.snapshots)
         self.files = ContainerFiles(self.containers, roots, self.snapshots, self.images, self.events)
         self.usage = Usage(self.containers)
         self.control = Control(self.containers)

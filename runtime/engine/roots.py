@@ -13,28 +13,27 @@ import posixpath
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TypeVar, cast
 
 from runtime.container.op import Init
 from runtime.container.ops_mount import MountOverlayRoot
-from runtime.container.rootpath import make_directory, make_file, open_in
+from runtime.container.plan import mount_op
+from runtime.container.report import Report
+from runtime.container.rootpath import open_in
 from runtime.content.snapshots import OverlayRootfs, Snapshots
 from runtime.engine.container import Container
 from runtime.engine.containers import ContainerService
 from runtime.engine.processes import start_time_of
-from runtime.engine.volumes import VolumeService
+from runtime.engine.spec_gen import HostMount
 from runtime.linux import mounts, namespaces
 
 Result = TypeVar("Result")
-HostMount = tuple[str, str, bool]  # source on the host, target, read-only
 
 
 class Roots:
-    def __init__(self, containers: ContainerService, snapshots: Snapshots, volumes: VolumeService) -> None:
+    def __init__(self, containers: ContainerService, snapshots: Snapshots) -> None:
         self._containers = containers
         self._snapshots = snapshots
-        self._volumes = volumes
 
     async def visit(self, container: Container, work: Callable[[int], Result]) -> Result:
         """Run `work` in a thread, given a descriptor of the root directory; raises what it raises.
@@ -67,20 +66,14 @@ class Roots:
 
     async def _visit_stopped(self, container: Container, work: Callable[[int], Result]) -> Result:
         rootfs = self._snapshots.describe(container.id, self._containers.image_of(container))
-        host_mounts = [
-            (str(self._volumes.get(container.volumes[request.target]).path), request.target, request.read_only)
-            if request.kind == "volume"
-            else (request.source, request.target, request.read_only)
-            for request in container.options.mounts
-            if request.kind in ("volume", "bind")
-        ]
         target = str(container.directory / "rootfs")
         own_thread = ThreadPoolExecutor(1)  # which ends, and its namespace with it
         try:
             loop = asyncio.get_running_loop()
-            return await _to_the_end(
-                loop.run_in_executor(own_thread, _in_own_namespace, rootfs, target, host_mounts, work)
-            )
+            async with self._containers.mounts.visited(container) as host_mounts:
+                return await _to_the_end(
+                    loop.run_in_executor(own_thread, _in_own_namespace, rootfs, target, host_mounts, work)
+                )
         finally:
             own_thread.shutdown(wait=False)
 
@@ -94,15 +87,6 @@ async def _to_the_end(work: asyncio.Future[Result]) -> Result:
         raise
 
 
-class _RootHolder:
-    """What MountOverlayRoot needs of an init."""
-
-    fd = -1
-
-    def set_root(self, fd: int) -> None:
-        self.fd = fd
-
-
 def _in_own_namespace(
     rootfs: OverlayRootfs, target: str, host_mounts: list[HostMount], work: Callable[[int], Result]
 ) -> Result:
@@ -114,18 +98,20 @@ def _in_own_namespace(
             opened.callback(os.close, fd)
             return fd
 
-        holder = _RootHolder()
-        MountOverlayRoot(rootfs.lower, rootfs.upper, rootfs.work, target).apply(cast(Init, holder))
-        root_fd = kept(holder.fd)
-        for source, path, read_only in host_mounts:
-            if not Path(source).exists():
-                continue
-            make = make_directory if Path(source).is_dir() else make_file
-            place_fd = kept(make(root_fd, path))
-            tree_fd = kept(mounts.open_tree(source, recursive=True))
-            if read_only:
-                mounts.mount_setattr(tree_fd, set_=mounts.MOUNT_ATTR_RDONLY)
-            mounts.move_mount(tree_fd, place_fd, path)
+        state = Init(cast(Report, None), {})
+        MountOverlayRoot(rootfs.lower, rootfs.upper, rootfs.work, target).apply(state)
+        root_fd = kept(state.root)
+        for mount in host_mounts:
+            op = mount_op(
+                {
+                    "destination": mount.target,
+                    "type": mount.type,
+                    "source": mount.source,
+                    "options": list(mount.options),
+                },
+                target,
+            )
+            op.apply(state)
         return work(root_fd)
 
 

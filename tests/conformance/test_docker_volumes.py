@@ -472,6 +472,21 @@ def test_targets_through_the_images_links(engine: RunningEngine, tmp_path: Path)
     assert sorted(os.listdir("/")) == before
 
 
+def test_copying_from_what_a_stopped_container_has_mounted(engine: RunningEngine, tmp_path: Path) -> None:
+    (tmp_path / "source/below").mkdir(parents=True)
+    (tmp_path / "source/below/file").write_text("deep\n")
+    options = ["-o", "type=none", "-o", f"device={tmp_path}/source", "-o", "o=bind"]
+    ok(engine, "volume", "create", *options, "bound")
+    mounts = ["--mount", "type=volume,src=bound,dst=/m,volume-subpath=below", "--mount", "type=image,src=one,dst=/i"]
+    ok(engine, "create", "--name", "giver", *mounts, "busybox", "true")
+    ok(engine, "create", "--name", "taker", "--volumes-from", "giver", "busybox", "true")
+    for name in ("giver", "taker"):
+        for inside, content in (("/m/file", "deep\n"), ("/i/share/file", "from the image\n")):
+            ok(engine, "cp", f"{name}:{inside}", str(tmp_path / "copied"))
+            assert (tmp_path / "copied").read_text() == content
+    assert not mounted(engine)
+
+
 def test_mounts_are_shown_as_docker_shows_them(engine: RunningEngine, tmp_path: Path) -> None:
     options = ["-v", f"{tmp_path}:/b:ro,rslave", "-v", "vol-a:/v", "--mount", "type=volume,src=vol-b,dst=/w,readonly"]
     options += ["--mount", "type=tmpfs,dst=/t", "--tmpfs", "/hidden", "--mount", f"type=bind,src={tmp_path},dst=/c"]
