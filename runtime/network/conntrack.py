@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from runtime.linux.netlink import (
     NETLINK_NETFILTER,
     IpAddress,
+    IpNetwork,
     NetlinkSocket,
     Request,
     attribute,
@@ -51,10 +52,11 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """A table entry: what names it to the kernel, who asked whom, and who answers whom."""
+    """A table entry: what names it to the kernel, the port that was asked, who asked whom, and who answers whom."""
 
     tuple_orig: bytes
     entry_id: bytes
+    host_port: int
     asked: tuple[IpAddress, IpAddress]
     answered: tuple[IpAddress, IpAddress]
 
@@ -65,26 +67,45 @@ class _Flow:
 
 def forget_untranslated_udp_flows(host_port: int, version: int = 4) -> None:
     """For a port just published: its senders' next packet is translated."""
-    _delete_udp_flows(host_port, _FAMILIES[version], lambda flow: not flow.translated)
+    _delete_udp_flows(_FAMILIES[version], host_port, lambda flow: not flow.translated)
 
 
 def forget_udp_flows_answered_by(target: IpAddress, host_port: int) -> None:
     """For a port no longer published at `target`: its senders' next packet is not sent there."""
-    _delete_udp_flows(host_port, _FAMILIES[target.version], lambda flow: flow.answered[0] == target)
+    _delete_udp_flows(_FAMILIES[target.version], host_port, lambda flow: flow.answered[0] == target)
 
 
-def _delete_udp_flows(host_port: int, family: int, unwanted: Callable[[_Flow], bool]) -> None:
+def forget_stale_udp_flows(subnets: Collection[IpNetwork], published: Mapping[int, Collection[IpAddress]]) -> None:
+    """For ports that are all published anew: flows that began under other rules begin again.
+
+    `subnets` are those ports lead to, `published` the addresses that each UDP port of the host leads to, all of one
+    IP version.
+    """
+
+    def is_stale(flow: _Flow) -> bool:
+        if not flow.translated:
+            return flow.host_port in published
+        answering = flow.answered[0]
+        return answering not in published.get(flow.host_port, ()) and any(answering in subnet for subnet in subnets)
+
+    for version in {subnet.version for subnet in subnets}:
+        _delete_udp_flows(_FAMILIES[version], None, is_stale)
+
+
+def _delete_udp_flows(family: int, host_port: int | None, unwanted: Callable[[_Flow], bool]) -> None:
     with NetlinkSocket(NETLINK_NETFILTER) as conntrack:
-        for flow in _udp_flows_to(conntrack, family, host_port):
+        for flow in _udp_flows(conntrack, family, host_port):
             if unwanted(flow):
                 _delete(conntrack, family, flow)
 
 
-def _udp_flows_to(conntrack: NetlinkSocket, family: int, port: int) -> list[_Flow]:
-    wanted = attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])) + attribute(
-        CTA_PROTO_DST_PORT, port.to_bytes(2, "big")
-    )
-    flags = CTA_FILTER_F_CTA_PROTO_NUM | CTA_FILTER_F_CTA_PROTO_DST_PORT
+def _udp_flows(conntrack: NetlinkSocket, family: int, host_port: int | None) -> list[_Flow]:
+    """Those to a port, or to any."""
+    wanted = attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP]))
+    flags = CTA_FILTER_F_CTA_PROTO_NUM
+    if host_port is not None:
+        wanted += attribute(CTA_PROTO_DST_PORT, host_port.to_bytes(2, "big"))
+        flags |= CTA_FILTER_F_CTA_PROTO_DST_PORT
     body = (
         _NFGENMSG.pack(family, 0, 0)
         + nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_PROTO, wanted))
@@ -95,20 +116,19 @@ def _udp_flows_to(conntrack: NetlinkSocket, family: int, port: int) -> list[_Flo
         for answer in conntrack.dump(Request(IPCTNL_MSG_CT_GET, body, 0, "conntrack entries"))
     ]
     # Kernels before 5.8 know no CTA_FILTER and send the whole table.
-    return [_parse_flow(entry) for entry in entries if _is_udp_to(entry, port)]
+    flows = [_parse_flow(entry) for entry in entries if _protocol(entry)[CTA_PROTO_NUM][0] == socket.IPPROTO_UDP]
+    return [flow for flow in flows if host_port in (None, flow.host_port)]
 
 
-def _is_udp_to(entry: dict[int, bytes], port: int) -> bool:
-    protocol = parse_attributes(parse_attributes(entry[CTA_TUPLE_ORIG])[CTA_TUPLE_PROTO])
-    return (
-        protocol[CTA_PROTO_NUM][0] == socket.IPPROTO_UDP and int.from_bytes(protocol[CTA_PROTO_DST_PORT], "big") == port
-    )
+def _protocol(entry: dict[int, bytes]) -> dict[int, bytes]:
+    return parse_attributes(parse_attributes(entry[CTA_TUPLE_ORIG])[CTA_TUPLE_PROTO])
 
 
 def _parse_flow(entry: dict[int, bytes]) -> _Flow:
     return _Flow(
         tuple_orig=entry[CTA_TUPLE_ORIG],
         entry_id=entry[CTA_ID],
+        host_port=int.from_bytes(_protocol(entry)[CTA_PROTO_DST_PORT], "big"),
         asked=_parse_addresses(entry[CTA_TUPLE_ORIG]),
         answered=_parse_addresses(entry[CTA_TUPLE_REPLY]),
     )

@@ -20,7 +20,11 @@ from typing import Literal
 from runtime.linux.netlink import IpAddress
 from runtime.linux.nftables import Nftables
 from runtime.network.bridge import BridgeConfig
-from runtime.network.conntrack import forget_udp_flows_answered_by, forget_untranslated_udp_flows
+from runtime.network.conntrack import (
+    forget_stale_udp_flows,
+    forget_udp_flows_answered_by,
+    forget_untranslated_udp_flows,
+)
 from runtime.network.faults import kernel_faults_explained
 from runtime.network.sysctl import has_ipv6, interfaces_with_sysctls, read_sysctl, write_sysctl
 
@@ -186,6 +190,8 @@ class NatTable:
         with self._lock:
             known = self._bridges if bridges is None else {bridge.name: bridge for bridge in bridges}
             self._replace_table(known, dict(bindings), set(reachable))
+            with kernel_faults_explained("end UDP flows of earlier rules"):
+                self._forget_stale_udp_flows()
 
     def add_bridge(self, bridge: BridgeConfig) -> None:
         with self._lock:
@@ -261,6 +267,15 @@ class NatTable:
             commands += _render(self._name, family, bridges.values(), published, reachable)
         self._run(commands, "set up the packet rules")
         self._bridges, self._published, self._reachable = bridges, published, reachable
+
+    def _forget_stale_udp_flows(self) -> None:
+        for version in _FAMILIES:
+            subnets = [subnet for bridge in self._bridges.values() if (subnet := bridge.subnet(version))]
+            published: dict[int, set[IpAddress]] = {}
+            for binding, target in self._published.items():
+                if binding.protocol == "udp" and target.version == version:
+                    published.setdefault(binding.host_port, set()).add(target)
+            forget_stale_udp_flows(subnets, published)
 
     def _deletion(self, family: _Family) -> str:
         return f"table {family.name} {self._name}\ndelete table {family.name} {self._name}\n"

@@ -140,9 +140,13 @@ class Lab:
 
         return self.cleanup.enter_context(in_sandbox(where, make))
 
-    def _socket(self, where: Sandbox | None, kind: socket.SocketKind) -> socket.socket:
+    def raw_sctp(self, where: Sandbox | None) -> socket.socket:
+        """Sends and receives SCTP packets, the received ones with their IP headers."""
+        return self._socket(where, socket.SOCK_RAW, socket.IPPROTO_SCTP)
+
+    def _socket(self, where: Sandbox | None, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
         def make() -> socket.socket:
-            return socket.socket(socket.AF_INET, kind)
+            return socket.socket(socket.AF_INET, kind, protocol)
 
         made = self.cleanup.enter_context(make() if where is None else in_sandbox(where, make))
         made.settimeout(TIMEOUT_S)

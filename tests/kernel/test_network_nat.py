@@ -210,6 +210,54 @@ def test_a_udp_sender_that_never_pauses_follows_the_published_port():
 
 
 @as_a_host_of_its_own
+def test_udp_senders_follow_ports_that_changed_while_no_engine_ran():
+    with lab() as net:
+        first, second = net.udp(net.sandbox("10.99.0.2"), 80), net.udp(net.sandbox("10.99.0.3"), 80)
+        on_host = net.udp(None, 8081)
+        moved, ended, begun = net.udp(net.outside), net.udp(net.outside), net.udp(net.outside)
+        net.nat.publish(PortBinding("udp", ANYWHERE, 8080, 80), FIRST)
+        net.nat.publish(PortBinding("udp", ANYWHERE, 8082, 80), FIRST)
+        on_host_2 = net.udp(None, 8082)
+        udp_exchange(moved, (HOST_WAN, 8080), first)
+        udp_exchange(ended, (HOST_WAN, 8082), first)
+        udp_exchange(begun, (HOST_WAN, 8081), on_host)
+        net.nat.replace_all({PortBinding("udp", ANYWHERE, port, 80): SECOND for port in (8080, 8081)})
+        udp_exchange(moved, (HOST_WAN, 8080), second)
+        udp_exchange(ended, (HOST_WAN, 8082), on_host_2)
+        udp_exchange(begun, (HOST_WAN, 8081), second)
+
+
+@pytest.mark.parametrize("from_where", ["outside", "host", "neighbour"])
+@as_a_host_of_its_own
+def test_a_published_sctp_port_leads_to_its_container(from_where):
+    """With packets made by hand: kernels without SCTP sockets translate SCTP all the same."""
+    with lab() as net:
+        owner, neighbour = net.sandbox("10.99.0.2"), net.sandbox("10.99.0.3")
+        net.nat.publish(PortBinding("sctp", ANYWHERE, 8080, 80), FIRST)
+        server = net.raw_sctp(owner)
+        client = net.raw_sctp({"outside": net.outside, "host": None, "neighbour": neighbour}[from_where])
+        client.sendto(sctp_init(4000, 8080), (HOST_WAN if from_where != "host" else "127.0.0.1", 0))
+        packet = server.recv(2048)
+        assert packet[20:24] == struct.pack("!HH", int.from_bytes(packet[20:22], "big"), 80)
+
+
+def sctp_init(source: int, target: int) -> bytes:
+    """An INIT chunk (RFC 9260, 3.3.2) with its CRC32c, without which connection tracking drops it."""
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 0x01020304, 65536, 10, 10, 1)
+    packet = struct.pack("!HHII", source, target, 0, 0) + chunk
+    return packet[:8] + struct.pack("<I", crc32c(packet)) + packet[12:]
+
+
+def crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+@as_a_host_of_its_own
 def test_an_engine_that_comes_back_takes_its_table_over():
     with lab() as net:
         sandbox = net.sandbox("10.99.0.2")
