@@ -87,22 +87,17 @@ class Bundles:
         directory.mkdir(mode=0o710, exist_ok=True)
         own_network = not member.shares_host
         hostname = container.hostname
-        host_gateway = self._settings.host_gateway_ip or member.host_gateway
-        others = [(str(one.address), one.host_names) for one in linked]
-        if member.own_gateway and not member.resolver_address:  # else that one says so
-            others += [(host_gateway, HOST_NAME), (member.own_gateway, GATEWAY_NAME)]
+        if member.joined:  # with the network come its names
+            hostname, files_of = member.joined.container.hostname, self.directory(member.joined.container)
+        else:
+            files_of = directory
+            self._write_names(container, member, hostname, linked)
         container.link_env = [entry for one in linked for entry in one.environment()]
-        contents = {
-            "hostname": f"{hostname}\n",
-            "hosts": files.hosts(options, hostname, member.addresses, host_gateway, others),
-            "resolv.conf": files.resolv_conf(options, own_network, member.resolver_address),
-        }
         mounts = self._mounts.resolved(container)
         targets = {mount.target for mount in mounts}
-        for name, text in contents.items():
-            _write(directory / name, text.encode())
+        for name in ("hostname", "hosts", "resolv.conf"):
             if f"/etc/{name}" not in targets:
-                mounts.append(spec_gen.HostMount(str(directory / name), f"/etc/{name}"))
+                mounts.append(spec_gen.HostMount(str(files_of / name), f"/etc/{name}"))
         place = spec_gen.Place(
             rootfs=str(self._settings.rootfs_dir),
             hostname=hostname,
@@ -121,6 +116,19 @@ class Bundles:
         if seccomp := spec["linux"].get("seccomp"):
             _write(directory / "seccomp.bpf", self._compiled(seccomp))
         return spec
+
+    def _write_names(self, container: Container, member: Membership, hostname: str, linked: Sequence[Linked]) -> None:
+        """/etc/hostname, /etc/hosts and /etc/resolv.conf."""
+        options, directory = container.options, self.directory(container)
+        host_gateway = self._settings.host_gateway_ip or member.host_gateway
+        others = [(str(one.address), one.host_names) for one in linked]
+        if member.own_gateway and not member.resolver_address:  # else that one says so
+            others += [(host_gateway, HOST_NAME), (member.own_gateway, GATEWAY_NAME)]
+        hosts = files.hosts(options, hostname, member.addresses, host_gateway, others)
+        resolv_conf = files.resolv_conf(options, not member.shares_host, member.resolver_address)
+        _write(directory / "hostname", f"{hostname}\n".encode())
+        _write(directory / "hosts", hosts.encode())
+        _write(directory / "resolv.conf", resolv_conf.encode())
 
     def _compiled(self, seccomp: Any) -> bytes:
         # The default profile is always the same object: to look it up by its content would cost more than all else.

@@ -28,9 +28,9 @@ from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.links import Links
 from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open_log, read_log
-from runtime.engine.networks import NetworkService
+from runtime.engine.networks import Network, NetworkService
 from runtime.engine.oom import OomWatch, oom_kills
-from runtime.engine.options import verify_limits
+from runtime.engine.options import EndpointConfig, verify_limits
 from runtime.engine.processes import LiveProcess, ProcessTable, UnknownExit, start_time_of
 from runtime.engine.restarts import wanted
 from runtime.engine.settings import EngineSettings
@@ -215,6 +215,28 @@ class ContainerService:
         self.publish(container, "create")
         return container, warnings
 
+    # --- networks
+
+    async def connect_network(self, container: Container, network: Network, config: EndpointConfig) -> None:
+        """Now, or from its next start on."""
+        async with container.changing:
+            self._check_connectable(container)
+            await self._networks.connect(container, network, config)
+            self.save(container)
+
+    async def disconnect_network(self, container: Container, network: Network) -> None:
+        async with container.changing:
+            self._check_connectable(container)
+            await self._networks.disconnect(container, network)
+            self.save(container)
+
+    @staticmethod
+    def _check_connectable(container: Container) -> None:
+        if container.state.status in ("removing", "dead"):
+            raise Conflict(
+                f"container {container.id} is marked for removal and cannot be connected or disconnected to the network"
+            )
+
     # --- start
 
     async def start(self, container: Container) -> None:
@@ -257,7 +279,7 @@ class ContainerService:
         async with AsyncExitStack() as undo:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
             linked = self._links.linked(container)
-            member = await self._networks.join(container)
+            member = await self._networks.join(container, sharing.network_donor(container, self.get))
             undo.push_async_callback(self._networks.leave, container)
             undo.push_async_callback(self.mounts.unmount, container)
             await self.mounts.mount(container)

@@ -1,6 +1,8 @@
 """The files an engine writes for a container: /etc/hostname, /etc/hosts and /etc/resolv.conf."""
 
+import contextlib
 import ipaddress
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,10 +49,34 @@ def hosts(
             raise InvalidParameter(f'invalid IP address in add-host: "{target}"') from None
         lines.append(f"{target.strip('[]')}\t{name}\n")
     lines += [f"{address}\t{names}\n" for address, names in others]
-    for address in addresses:
-        names = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
-        lines.append(f"{address}\t{names}\n")
-    return "".join(lines)
+    return "".join([*lines, *_own_lines(options, hostname, addresses)])
+
+
+def _own_lines(options: Options, hostname: str, addresses: Iterable[IpAddress]) -> list[str]:
+    names = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
+    return [f"{address}\t{names}\n" for address in addresses]
+
+
+def add_to_hosts(path: Path, options: Options, hostname: str, addresses: Iterable[IpAddress]) -> None:
+    """For a running container that joins a network; the file is mounted, so it is written in place."""
+    with contextlib.suppress(FileNotFoundError), path.open("r+") as file:
+        file.seek(0, os.SEEK_END)
+        file.write("".join(_own_lines(options, hostname, addresses)))
+
+
+def remove_from_hosts(path: Path, addresses: Iterable[IpAddress]) -> None:
+    """Takes the lines of these addresses out, and leaves all others as they are."""
+    gone = {str(address) for address in addresses}
+    with contextlib.suppress(FileNotFoundError):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if (line.split() or [""])[0] not in gone))
+
+
+def change_resolver(path: Path, options: Options, before: str | None, now: str | None) -> None:
+    """For a running container whose first or last user-defined network comes or goes; a file it changed stays."""
+    with contextlib.suppress(FileNotFoundError):
+        if before != now and path.read_text() == resolv_conf(options, True, before):
+            path.write_text(resolv_conf(options, True, now))
 
 
 def ndots(options: Options) -> int:

@@ -17,6 +17,7 @@ from runtime.errors import Conflict, InvalidParameter, NotFound
 from runtime.linux import mounts
 
 _HOST_SHM = "/dev/shm"
+_NAMING = ("PidMode", "IpcMode", "NetworkMode")
 _JOINABLE = (("PidMode", "pid_mode", "pid"), ("IpcMode", "ipc_mode", "ipc"))
 Find = Callable[[str], Container]
 
@@ -35,7 +36,7 @@ def settled(host: dict[str, Any], find: Find, cgroup_version: str) -> dict[str, 
     Raises InvalidParameter for one that is not there: with NotFound the CLI would go and pull the image.
     """
     try:
-        named = {name: find(donor(host[name])).id for name, _, _ in _JOINABLE if donor(str(host.get(name) or ""))}
+        named = {name: find(donor(host[name])).id for name in _NAMING if donor(str(host.get(name) or ""))}
     except NotFound as error:
         raise InvalidParameter(str(error)) from None
     # On v1 a privileged container is to see every cgroup of the host.
@@ -66,6 +67,18 @@ def shared(container: Container, find: Find) -> Iterator[Shared]:
                 )
             namespaces[kind] = _open_namespace(other, kind, open_fds)
         yield Shared(namespaces, shm_source(container, find))
+
+
+def network_donor(container: Container, find: Find) -> Container | None:
+    """The running container whose network it shares (`--network container:X`). Raises Conflict, NotFound."""
+    if not (id := donor(container.options.network_mode)):
+        return None
+    other = find(id)
+    if other.state.status == "restarting":
+        raise Conflict(f"Container {other.id} is restarting, wait until the container is running")
+    if not other.state.has_process:
+        raise Conflict(f"cannot join network of a non running container: {other.id}")
+    return other
 
 
 def _running(id: str, find: Find) -> Container:

@@ -216,6 +216,10 @@ def set_link(name: str, *, up: bool | None = None, mtu: int | None = None, mac: 
     return Request(RTM_SETLINK, body, 0, f"link {name}")
 
 
+def set_master(name: str, master_index: int) -> Request:
+    return Request(RTM_SETLINK, _link_named(name) + attribute_u32(IFLA_MASTER, master_index), 0, f"link {name}")
+
+
 def rename_link(index: int, name: str) -> Request:
     """EBUSY while the link is up, EEXIST if the name is taken."""
     body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attribute_text(IFLA_IFNAME, name)

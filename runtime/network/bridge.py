@@ -89,6 +89,22 @@ def ensure_bridge(config: BridgeConfig) -> None:
         undo.pop_all()
 
 
+def reconnect(host_ifname: str, bridge: str, isolated: bool) -> None:
+    """Put a container's link back on a bridge that was made anew; nothing if it is on it, or gone."""
+    with kernel_faults_explained(f"connect {host_ifname} to the bridge {bridge}"), NetlinkSocket() as route:
+        try:
+            master, link = route.link(bridge), route.link(host_ifname)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return
+            raise
+        if link.master_index != master.index:
+            route.change(netlink.set_master(host_ifname, master.index), netlink.set_hairpin(host_ifname))
+            if isolated:
+                route.change(netlink.set_isolated_port(host_ifname))
+            route.change(netlink.set_link(host_ifname, up=True))
+
+
 def remove_bridge(name: str) -> None:
     """Delete the bridge; no error if there is none."""
     with kernel_faults_explained(f"remove the bridge {name}"), NetlinkSocket() as route:

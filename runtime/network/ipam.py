@@ -18,22 +18,24 @@ def _candidate_subnets() -> Iterator[IPv4Network]:
     yield from IPv4Network("192.168.0.0/16").subnets(new_prefix=20)
 
 
-def choose_subnet(in_use: Iterable[IPv4Network]) -> IPv4Network:
+def choose_subnet(in_use: Iterable[IpNetwork]) -> IPv4Network:
     """The first default subnet that overlaps none in use. Raises Conflict when all do."""
-    taken = list(in_use)
+    taken = [network for network in in_use if isinstance(network, IPv4Network)]
     for candidate in _candidate_subnets():
         if not any(candidate.overlaps(network) for network in taken):
             return candidate
     raise Conflict("All predefined address pools have been fully subnetted: remove unused networks, or name a subnet.")
 
 
-def host_networks() -> list[IPv4Network]:
+def host_networks() -> list[IpNetwork]:
     """Every network the host has a route to, default routes left out: what a new subnet must not hide.
 
     VPNs write their default route as 0.0.0.0/1 and 128.0.0.0/1; no network proper is larger than a /8.
     """
     with kernel_faults_explained("read the host's routes"), NetlinkSocket() as route:
-        return [network for network in route.routed_networks() if network.prefixlen >= 8]
+        ipv4 = [network for network in route.routed_networks() if network.prefixlen >= 8]
+        ipv6 = [network for network in route.routed_ipv6_networks() if network.prefixlen >= 16]
+    return [*ipv4, *ipv6]
 
 
 class AddressPool:

@@ -15,7 +15,7 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -137,8 +137,7 @@ class Sandbox:
                 if isolated:
                     with NetlinkSocket() as route:
                         route.change(netlink.set_isolated_port(link.host_ifname))
-                self._configure(ifname, address, address6, mac)
-                self._add_default_routes(ifname, gateway, gateway6)
+                self._configure(ifname, address, address6, mac, [gateway, gateway6])
                 undo.pop_all()
         return Endpoint(bridge, ifname, link.host_ifname, address, address6, mac)
 
@@ -174,7 +173,7 @@ class Sandbox:
                 raise Conflict(f"The sandbox has an interface {ifname} already; disconnect it first.") from error
             undo.callback(self._delete_link, ifname)
             self._route_inside.change(netlink.set_link(ifname, up=True))
-            self._configure(ifname, address, address6, mac)
+            self._configure(ifname, address, address6, mac, [])
             mac = self._route_inside.link(ifname).mac
             undo.pop_all()
         return Endpoint(parent, ifname, "", address, address6, mac)
@@ -255,7 +254,12 @@ class Sandbox:
         return _Link(bridge, ifname, host_ifname, mtu)
 
     def _configure(
-        self, ifname: str, address: IPv4Interface | None, address6: IPv6Interface | None, mac: str | None
+        self,
+        ifname: str,
+        address: IPv4Interface | None,
+        address6: IPv6Interface | None,
+        mac: str | None,
+        gateways: Iterable[IPv4Address | IPv6Address | None],
     ) -> None:
         index = self._route_inside.link(ifname).index
         requests = []
@@ -268,13 +272,13 @@ class Sandbox:
             # After the address: setting the MAC announces both to the bridge (arp_notify), which may still
             # send to the port of the address's last owner.
             requests.append(netlink.set_link(ifname, mac=mac))
+        requests += [netlink.add_default_route(index, gateway) for gateway in gateways if gateway is not None]
         self._route_inside.change(*requests)
 
-    def _add_default_routes(self, ifname: str, gateway: IPv4Address | None, gateway6: IPv6Address | None) -> None:
-        gateways = [gateway for gateway in (gateway, gateway6) if gateway is not None]
-        if gateways:
+    def add_addresses(self, ifname: str, addresses: Iterable[IPv4Interface | IPv6Interface]) -> None:
+        with kernel_faults_explained(f"add addresses to the interface {ifname} of a sandbox"):
             index = self._route_inside.link(ifname).index
-            self._route_inside.change(*(netlink.add_default_route(index, gateway) for gateway in gateways))
+            self._route_inside.change(*(netlink.add_address(index, address) for address in addresses))
 
     def _run_inside(self, work: Callable[[], _Result]) -> _Result:
         """In a thread that enters the namespace: for what netlink cannot do."""

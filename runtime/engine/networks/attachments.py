@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
 from runtime.engine.container import Container
-from runtime.engine.networks.model import BRIDGE, Network
+from runtime.engine.networks.model import BRIDGE, HOST, Network
 from runtime.engine.options import EndpointConfig
 from runtime.linux.netlink import IpAddress
 from runtime.network.nat import PortBinding, Protocol
@@ -52,6 +52,7 @@ class Attachment:
     ipv4: IPv4Interface | None = None
     ipv6: IPv6Interface | None = None
     mac: str = ""
+    host_ifname: str = ""  # the other end, on the bridge
 
     @property
     def addresses(self) -> tuple[IpAddress, ...]:
@@ -67,6 +68,7 @@ class Attachment:
             "ipv4": str(self.ipv4) if self.ipv4 else None,
             "ipv6": str(self.ipv6) if self.ipv6 else None,
             "mac": self.mac,
+            "host_ifname": self.host_ifname,
         }
 
     @classmethod
@@ -80,6 +82,7 @@ class Attachment:
             IPv4Interface(ipv4) if ipv4 else None,
             IPv6Interface(ipv6) if ipv6 else None,
             document["mac"],
+            document["host_ifname"],
         )
 
 
@@ -90,6 +93,7 @@ class Published:
     ports: list[PublishedPort] = field(default_factory=list)
     reservations: list[PortReservation] = field(default_factory=list)  # one for each port
     relays: list[TcpRelay | UdpRelay] = field(default_factory=list)
+    routed: frozenset[int] = frozenset()  # IP versions whose ports are reached at the container's own address
     targets: Mapping[int, IpAddress] = field(default_factory=dict)  # the container's addresses by IP version
 
 
@@ -98,7 +102,7 @@ class Membership:
     """Everything a running container holds of its networks.
 
     `sandbox` is open from the set-up to the start only: then the container's processes hold the namespace.
-    `joined` is the container whose sandbox this one shares (`--network container:`), which then has all the rest.
+    `joined` is the membership whose sandbox this one shares (`--network container:`), which then has all the rest.
     """
 
     container: Container
@@ -107,7 +111,7 @@ class Membership:
     sandbox: Sandbox | None = None
     resolver_address: str | None = None  # what its resolv.conf names, when the resolver serves it
     published: Published = field(default_factory=Published)
-    joined: Container | None = None
+    joined: Membership | None = None
 
     @property
     def named(self) -> bool:
@@ -142,7 +146,9 @@ class Membership:
 
     @property
     def shares_host(self) -> bool:
-        return any(attachment.network.driver == "host" for attachment in self.attachments.values())
+        if self.joined:
+            return self.joined.shares_host
+        return any(attachment.network.driver == HOST for attachment in self.attachments.values())
 
     def gateway(self, version: int) -> Attachment | None:
         """The endpoint with the default route of IP version 4 or 6: Docker's choice (libnetwork, `Endpoint.Less`)."""

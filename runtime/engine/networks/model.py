@@ -9,6 +9,7 @@ from typing import Any
 from runtime.linux.netlink import IpAddress, IpNetwork
 
 BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvlan"
+DRIVERS = (BRIDGE, MACVLAN, IPVLAN)  # of networks that users make
 PREDEFINED = {"bridge": BRIDGE, "host": HOST, "none": NULL}  # name -> driver
 
 
@@ -60,6 +61,7 @@ class Network:
     created_ns: int
     subnets: tuple[Subnet, ...] = ()
     interface: str = ""
+    owns_interface: bool = True  # made with the network, and removed with it
     enable_ipv4: bool = True
     enable_ipv6: bool = False
     internal: bool = False
@@ -74,6 +76,10 @@ class Network:
     @property
     def predefined(self) -> bool:
         return self.name in PREDEFINED
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
 
     @property
     def user_defined(self) -> bool:

@@ -12,7 +12,7 @@ from runtime.engine.networks.attachments import Published, PublishedPort
 from runtime.engine.options import PortRequest
 from runtime.errors import Conflict, InvalidParameter, SystemFault, WherryError
 from runtime.linux.netlink import IpAddress
-from runtime.network.nat import ANY_ADDRESS, ANY_IPV6_ADDRESS, NatTable, PortBinding, Protocol
+from runtime.network.nat import ANY_ADDRESS, ANY_IPV6_ADDRESS, NatTable, PortBinding, Protocol, ReachablePort
 from runtime.network.ports import PortAllocator, PortReservation, socket_address
 from runtime.network.sysctl import has_ipv6
 from runtime.network.userland import TcpRelay, UdpRelay
@@ -55,7 +55,7 @@ class Publisher:
                         reservation.host_port,
                         request.container_port,
                     )
-                    await self._translate(port, targets)
+                    await self._translate(published, port)
                     published.ports.append(port)
         except (Conflict, InvalidParameter) as error:
             raise SystemFault(
@@ -85,8 +85,13 @@ class Publisher:
             protocol, addresses, request.host_port, request.host_port_end or None, leads_to=leads_to
         )
 
-    async def _translate(self, port: PublishedPort, targets: Targets) -> None:
-        if target := targets.get(port.host_address.version):
+    async def _translate(self, published: Published, port: PublishedPort) -> None:
+        version = port.host_address.version
+        if not (target := published.targets.get(version)):
+            return
+        if version in published.routed:
+            self._nat.open(ReachablePort(port.protocol, target, port.container_port))
+        else:
             await _off_the_loop_if_udp(port.protocol, self._nat.publish, port.binding, target)
 
     def serve(self, published: Published) -> None:
@@ -95,7 +100,7 @@ class Publisher:
         for held, port in zip(published.reservations, published.ports, strict=True):
             version = held.host_address.version
             target = targets.get(version) or next(iter(targets.values()), None)
-            translated = version == 4 and version in targets
+            translated = (version == 4 and version in targets) or version in published.routed
             if held.holder and target and not translated and (relay := RELAYS.get(held.protocol)):
                 published.relays.append(relay(held.holder, (target, port.container_port)))
 
@@ -112,14 +117,14 @@ class Publisher:
             published.reservations.append(held)
         return published
 
-    async def retarget(self, published: Published, targets: Targets) -> None:
+    async def retarget(self, published: Published, targets: Targets, routed: frozenset[int]) -> None:
         """The container's gateway is on another network now: same host ports, other addresses; none: nowhere."""
         if targets == published.targets:
             return
         await self._stop(published)
-        published.targets = targets
+        published.targets, published.routed = targets, routed
         for port in published.ports:
-            await self._translate(port, targets)
+            await self._translate(published, port)
         self.serve(published)
 
     async def withdraw(self, published: Published) -> None:
@@ -130,7 +135,10 @@ class Publisher:
         while published.relays:
             published.relays.pop().close()
         for port in published.ports:
-            if port.host_address.version in published.targets:
+            version = port.host_address.version
+            if version in published.routed and (target := published.targets.get(version)):
+                self._nat.close(ReachablePort(port.protocol, target, port.container_port))
+            elif version in published.targets:
                 await _off_the_loop_if_udp(port.protocol, self._nat.unpublish, port.binding)
 
     def close(self, published: Published) -> None:
@@ -147,6 +155,17 @@ class Publisher:
             for published in all_published
             for port in published.ports
             if (target := published.targets.get(port.host_address.version))
+            and port.host_address.version not in published.routed
+        }
+
+    def reachable(self, all_published: Iterable[Published]) -> set[ReachablePort]:
+        """Those of them that are reached at the containers' own addresses."""
+        return {
+            ReachablePort(port.protocol, target, port.container_port)
+            for published in all_published
+            for port in published.ports
+            if (target := published.targets.get(port.host_address.version))
+            and port.host_address.version in published.routed
         }
 
 

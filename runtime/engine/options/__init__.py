@@ -16,7 +16,7 @@ from runtime.engine.options.model import (
 )
 from runtime.engine.options.mounts import VOLUME_NAME, anonymous_volume_name, volumes_from
 from runtime.engine.options.mounts import merged as merged_mounts
-from runtime.engine.options.networks import endpoint_config
+from runtime.engine.options.networks import NetworkRequest, SubnetRequest, endpoint_config, network_request
 from runtime.engine.options.ports import parse_port
 from runtime.engine.options.request import parse
 from runtime.engine.options.signals import parse_signal
@@ -29,14 +29,17 @@ __all__ = [
     "Healthcheck",
     "LogOptions",
     "MountRequest",
+    "NetworkRequest",
     "Options",
     "PortRequest",
     "RestartPolicy",
+    "SubnetRequest",
     "anonymous_volume_name",
     "endpoint_config",
     "expand_tag",
     "merge_limits",
     "merged_mounts",
+    "network_request",
     "parse",
     "parse_link",
     "parse_port",

@@ -18,7 +18,7 @@ from runtime.engine.options.logs import log_options
 from runtime.engine.options.model import Document, Options
 from runtime.engine.options.mounts import mounts
 from runtime.engine.options.namespaces import namespace_mode
-from runtime.engine.options.networks import endpoints, network_mode
+from runtime.engine.options.networks import check_mode, endpoints, network_mode
 from runtime.engine.options.ports import ports
 from runtime.engine.options.resources import block_devices, resources, rlimit
 from runtime.engine.options.security import capabilities, security_options
@@ -40,6 +40,7 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
     _refuse(config, host)
     env = _merge_env(image.get("Env") or [], config.get("Env") or [])
     mode = network_mode(host)
+    check_mode(config, host, mode)
     security = security_options(host.get("SecurityOpt") or [])
     rows, columns = (host.get("ConsoleSize") or [0, 0])[:2]
     labels = {**(image.get("Labels") or {}), **(config.get("Labels") or {})}
