@@ -19,6 +19,7 @@ from runtime.linux.process import (
     setdomainname,
     sethostname,
 )
+from runtime.linux.procfs import write_proc
 from runtime.oci.rlimits import RLIMITS
 
 
@@ -40,7 +41,7 @@ class SetOomScore(NamedTuple):
 
     def apply(self, init: Init) -> None:
         try:
-            write_file("/proc/self/oom_score_adj", str(self.adjustment))
+            write_proc("self/oom_score_adj", str(self.adjustment))
         except PermissionError:
             raise Refused(
                 errno.EACCES,
@@ -144,7 +145,7 @@ class Sysctl(NamedTuple):
     def apply(self, init: Init) -> None:
         # sysctl(8): a slash stands for a dot inside a component, as in net.ipv4.conf.eth0/100.forwarding.
         path = self.name.translate(_SYSCTL_SEPARATORS)
-        write_file(f"/proc/sys/{path}", self.value)
+        write_proc(f"sys/{path}", self.value)
 
 
 _SYSCTL_SEPARATORS = str.maketrans("./", "/.")
@@ -208,8 +209,8 @@ class SetApparmorProfile(NamedTuple):
         return f"apply the apparmor profile {self.profile}"
 
     def apply(self, init: Init) -> None:
-        own = "/proc/self/attr/apparmor/exec"
-        write_file(own if os.path.exists(own) else "/proc/self/attr/exec", f"exec {self.profile}")
+        own = "self/attr/apparmor/exec"
+        write_proc(own if os.path.exists(f"/proc/{own}") else "self/attr/exec", f"exec {self.profile}")
 
 
 class SetSelinuxLabel(NamedTuple):
@@ -219,7 +220,7 @@ class SetSelinuxLabel(NamedTuple):
         return f"apply the SELinux label {self.label}"
 
     def apply(self, init: Init) -> None:
-        write_file("/proc/self/attr/exec", self.label)
+        write_proc("self/attr/exec", self.label)
 
 
 class SetNoNewPrivileges(NamedTuple):

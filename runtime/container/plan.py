@@ -413,9 +413,20 @@ def _sysctls(linux: "Linux") -> list[Op]:
     kinds = [namespace["type"] for namespace in linux.get("namespaces", ())]
     sysctls = linux.get("sysctl", {})
     for name in sysctls:
-        if sysctl_namespace(name) not in kinds:
-            raise Refused(errno.EPERM, f"the sysctl {name} is not of a namespace of the container: it is the host's")
+        needed = sysctl_namespace(name)
+        if name == "kernel.hostname":
+            raise Refused(errno.EPERM, f'sysctl "{name}" is not allowed as it conflicts with the OCI "hostname" field')
+        if needed not in kinds:
+            raise Refused(errno.EPERM, f'sysctl "{name}" {_FOREIGN_SYSCTLS.get(needed, _FOREIGN_SYSCTLS[None])}')
     return [Sysctl(name, value) for name, value in sysctls.items()]
+
+
+# runc's words, by the namespace that is not the container's own.
+_FOREIGN_SYSCTLS: Mapping[str | None, str] = {
+    None: "is not in a separate kernel namespace",
+    "network": "not allowed in host network namespace",
+    "ipc": "is not allowed in the hosts ipc namespace",
+}
 
 
 def _paths(spec: "Spec") -> list[Op]:

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tlscert", type=Path, metavar="FILE", help="the engine's own certificate")
     parser.add_argument("--tlskey", type=Path, metavar="FILE", help="the key to it")
     parser.add_argument("--group", metavar="NAME", help="the group that may use the socket (default: root)")
+    parser.add_argument("--userns-remap", metavar="USER[:GROUP]", help="not supported by this version: it is refused")
     parser.add_argument(
         "--cdi-spec-dir",
         type=Path,
@@ -91,6 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             raise InvalidParameter("the engine needs root: start it with sudo, or use `wherry up`")
+        if args.userns_remap:
+            raise InvalidParameter(
+                f"--userns-remap {args.userns_remap}: this version of Wherry has no user namespaces: leave it out, and "
+                "give containers a --user of their own"
+            )
         run_dir = args.run_dir.absolute()
         if args.command == "shutdown":
             asyncio.run(_shutdown(run_dir, args.data_root))

@@ -199,7 +199,7 @@ class ContainerService:
             )
             container.networks = self._networks.plan(container.options)
             container.links = self._links.resolve(container, self.get)
-            spec_gen.effective_capabilities(container.options, container.options.privileged)
+            spec_gen.check(container.options)
             self._bundles.init_program(container)
             rootfs = self._snapshots.prepare(id, image)
             undo.callback(self._snapshots.remove, id)

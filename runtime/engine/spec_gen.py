@@ -51,6 +51,13 @@ class Place:
     cdi_spec_dirs: Sequence[Path] = ()
 
 
+def check(options: Options) -> None:
+    """Raises InvalidParameter for capabilities or a seccomp profile that no start could use."""
+    bounding = effective_capabilities(options, options.privileged)
+    if isinstance(options.seccomp, dict):
+        _seccomp(options, bounding)
+
+
 def effective_capabilities(options: Options, privileged: bool) -> list[str]:
     """The bounding set: Docker's defaults, with additions and removals (`ALL` may stand in either)."""
     every = _held_capabilities()

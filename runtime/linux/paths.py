@@ -6,6 +6,7 @@ import os
 from runtime.linux import syscalls
 from runtime.linux.libc import path_bytes, syscall
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08

@@ -10,6 +10,7 @@ from runtime.api.wire.times import human_duration, timestamp
 from runtime.engine.container import Container, State
 from runtime.engine.execs import Exec
 from runtime.engine.networks import Membership
+from runtime.oci import defaults
 
 # What `docker inspect` shows of a HostConfig nobody filled in.
 HOST_CONFIG_DEFAULTS: dict[str, Any] = {
@@ -143,6 +144,12 @@ def host_config(container: Container, links: list[str] | None) -> dict[str, Any]
     given = {name: value for name, value in container.host_config.items() if value is not None}
     merged = {**HOST_CONFIG_DEFAULTS, **given}
     merged["NetworkMode"] = container.options.network_mode
+    options = container.options
+    for name, own, usual in (
+        ("MaskedPaths", options.masked_paths, defaults.masked_paths()),
+        ("ReadonlyPaths", options.readonly_paths, defaults.READONLY_PATHS),
+    ):
+        merged[name] = own if own is not None else [] if options.privileged else list(usual)
     merged["Links"] = links
     for name in ("LogConfig", "RestartPolicy"):
         merged[name] = {**HOST_CONFIG_DEFAULTS[name], **{k: v for k, v in merged[name].items() if v}}
