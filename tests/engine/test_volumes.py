@@ -133,10 +133,14 @@ def test_a_removal_that_was_cut_short_is_finished(new_engine: NewEngine) -> None
         shutil.rmtree(engine.data_root / "volumes" / name)
     engine.restart()
     assert sorted(volumes(engine)) == ["used"]
-    with sqlite3.connect(engine.data_root / "engine.db") as store:
-        assert store.execute("SELECT count(*) FROM objects WHERE kind = 'volume'").fetchone() == (1,)
-    store.close()
     engine.post(f"/containers/{id}/start")
+    engine.stop()
+    store = sqlite3.connect(engine.data_root / "engine.db")
+    try:
+        assert store.execute("SELECT count(*) FROM objects WHERE kind = 'volume'").fetchone() == (1,)
+    finally:
+        store.close()
+    engine.restart()
 
 
 @pytest.fixture
