@@ -183,8 +183,12 @@ class Request:
         lines.append(b"Content-Type: " + content_type.encode("ascii"))
         if upgrade:
             lines += [b"Connection: Upgrade", b"Upgrade: tcp"]
-        lines += [f"{name}: {value}".encode("ascii") for name, value in self._connection.headers]
-        return await self._connection.hijack(b"\r\n".join(lines) + b"\r\n\r\n")
+        return await self.take_over(lines)
+
+    async def take_over(self, head: list[bytes]) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+        """As `hijack`, with the lines of another protocol's answer."""
+        own = [f"{name}: {value}".encode("ascii") for name, value in self._connection.headers]
+        return await self._connection.hijack(b"\r\n".join([*head, *own]) + b"\r\n\r\n")
 
 
 _TOO_LARGE = f"request body is larger than {MAX_JSON_BYTES >> 20} MiB, which no JSON request needs"

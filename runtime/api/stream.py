@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import struct
 from collections.abc import AsyncIterable
+from typing import Protocol
 
 from runtime.engine.logs import Lines
 from runtime.engine.stdio import STDERR, STDOUT, InputPipe
+from runtime.errors import InvalidParameter
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -71,20 +74,51 @@ class DetachKeys:
         return bytes(out), False
 
 
+CONTROL_KEYS = {f"ctrl-{key}": code for code, key in enumerate("@abcdefghijklmnopqrstuvwxyz[\\]^_")}
+
+
 def parse_detach_keys(text: str) -> bytes:
-    """`ctrl-p,ctrl-q` → b"\\x10\\x11"; unknown words are left out."""
+    """`ctrl-p,ctrl-q` → b"\\x10\\x11"; raises InvalidParameter."""
     keys = bytearray()
     for word in text.split(","):
-        if len(word) == 1:
+        if len(word) == 1 and word.isascii():
             keys += word.encode()
-        elif word.startswith("ctrl-") and len(word) == 6:
-            keys.append(ord(word[5].upper()) & 0x1F)
+        elif word in CONTROL_KEYS:
+            keys.append(CONTROL_KEYS[word])
+        elif word == "DEL":
+            keys.append(127)
+        else:
+            raise InvalidParameter(f"Invalid detach keys ({text}) provided")
     return bytes(keys)
+
+
+class ByteSource(Protocol):
+    async def read(self, size: int = -1, /) -> bytes: ...
+
+
+class ByteSink(Protocol):
+    def write(self, data: bytes, /) -> None: ...
+
+    async def drain(self) -> None: ...
+
+
+async def until_hung_up(writer: asyncio.StreamWriter) -> None:
+    """Until the client has closed its end, not just its sending side: as far as a unix socket tells (poll(2), HUP)."""
+    sock = writer.get_extra_info("socket")
+    loop = asyncio.get_running_loop()
+    hung_up = asyncio.Event()
+    with select.epoll(1) as watch:
+        watch.register(sock.fileno(), 0)
+        loop.add_reader(watch.fileno(), hung_up.set)
+        try:
+            await hung_up.wait()
+        finally:
+            loop.remove_reader(watch.fileno())
 
 
 async def send_output(
     listener: AsyncIterable[tuple[int, bytes]],
-    writer: asyncio.StreamWriter,
+    writer: ByteSink,
     *,
     tty: bool,
     stdout: bool,
@@ -97,9 +131,7 @@ async def send_output(
             await writer.drain()
 
 
-async def send_input(
-    first: bytes, reader: asyncio.StreamReader, stdin: InputPipe, keys: DetachKeys, close_at_end: bool
-) -> bool:
+async def send_input(first: bytes, reader: ByteSource, stdin: InputPipe, keys: DetachKeys, close_at_end: bool) -> bool:
     """From the client to the process until the client half-closes; True when the detach keys came."""
     data = first or await reader.read(READ_BYTES)
     while data:

@@ -556,11 +556,14 @@ class ContainerService:
     def listen(self, container: Container) -> Listener:
         return container.hub.listen()
 
+    def check_log_readable(self, container: Container) -> None:
+        if container.options.log.driver == "none":
+            raise NotSupported("configured logging driver does not support reading")
+
     def read_log(self, container: Container, query: LogQuery, render: Render) -> AsyncIterator[bytes]:
         """The wanted lines as `render` makes them bytes; raises NotSupported when none are kept."""
+        self.check_log_readable(container)
         options = container.options.log
-        if options.driver == "none":
-            raise NotSupported("configured logging driver does not support reading")
         log = self._logs.get(container.id)
         writer = log if isinstance(log, LogWriter) else None
         return read_log(log_path(container), options.max_files, writer, query, render)

@@ -1,6 +1,7 @@
 """A container process's standard streams: pumped into a log and to whoever is attached.
 
-The pump reads only as fast as the slowest attached client takes; with nobody attached the log alone sets the pace.
+The pump reads only as fast as the slowest attached client takes; with nobody attached the log alone sets the pace. A
+client that takes nothing at all for a minute is let go, so that it does not hold the container for ever.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import struct
 import termios
 from collections import deque
 from collections.abc import Callable
 
+log = logging.getLogger(__name__)
+
 STDOUT, STDERR = 1, 2
 READ_BYTES = 1 << 16
 BEHIND_BYTES = 1 << 20  # how far an attached client may lag before the container has to wait
+STALLED_S = 60  # how long it waits for a client that takes nothing
 
 Sink = Callable[[int, bytes], None]
 
@@ -30,6 +35,8 @@ class Listener:
         self._chunks: deque[tuple[int, bytes]] = deque()
         self._wake = asyncio.Event()
         self.behind_bytes = 0
+        self.taken_bytes = 0
+        self.dropped = asyncio.Event()  # it was let go; what it has not taken is lost to it
         self._ended = False
 
     def push(self, stream: int, data: bytes) -> None:
@@ -40,6 +47,13 @@ class Listener:
     def end(self) -> None:
         self._ended = True
         self._wake.set()
+
+    def drop(self) -> None:
+        self._chunks.clear()
+        self.behind_bytes = 0
+        self.dropped.set()
+        self.end()
+        self.close()
 
     def __aiter__(self) -> Listener:
         return self
@@ -52,6 +66,7 @@ class Listener:
             await self._wake.wait()
         stream, data = self._chunks.popleft()
         self.behind_bytes -= len(data)
+        self.taken_bytes += len(data)
         self._hub.caught_up()
         return stream, data
 
@@ -65,6 +80,7 @@ class OutputHub:
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
         self.resume: Callable[[], None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
 
     def listen(self) -> Listener:
         listener = Listener(self)
@@ -81,6 +97,21 @@ class OutputHub:
 
     def congested(self) -> bool:
         return any(listener.behind_bytes > BEHIND_BYTES for listener in self._listeners)
+
+    def wait_for_slowest(self) -> None:
+        """The container has to wait: from here on those it waits for have STALLED_S to take something."""
+        if self._patience is None:
+            taken = {listener: listener.taken_bytes for listener in self._listeners}
+            self._patience = asyncio.get_running_loop().call_later(STALLED_S, self._drop_stalled, taken)
+
+    def _drop_stalled(self, taken: dict[Listener, int]) -> None:
+        self._patience = None
+        for listener in list(self._listeners):
+            if listener.behind_bytes > BEHIND_BYTES and listener.taken_bytes == taken.get(listener):
+                log.warning("an attached client took no output for %s seconds and was let go", STALLED_S)
+                listener.drop()
+        if self.congested():
+            self.wait_for_slowest()
 
     def caught_up(self) -> None:
         if self.resume and not self.congested():
@@ -179,6 +210,7 @@ class Stdio:
         self._hub.publish(stream, data)
         if self._hub.congested():
             self._paused = True
+            self._hub.wait_for_slowest()
             for other in self._outputs:
                 self._loop.remove_reader(other)
 

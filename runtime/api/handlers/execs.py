@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from runtime.api import stream, wire
-from runtime.api.handlers.container_streams import carry, read_size
+from runtime.api.handlers.container_streams import DEFAULT_DETACH_KEYS, carry, read_size
 from runtime.api.http1 import Answer, Hijacked, Request
 from runtime.api.router import Route, empty_response, json_response
 from runtime.engine.engine import Engine
 from runtime.engine.execs import parse_console_size
 from runtime.errors import WherryError
-
-DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
 async def create(engine: Engine, request: Request) -> Answer:
@@ -45,8 +43,8 @@ async def start(engine: Engine, request: Request) -> Answer:
         )
         feed = None
         if live.stdio.stdin is not None and exec.open_stdin:
-            feed = stream.send_input(first, reader, live.stdio.stdin, stream.DetachKeys(keys), True)
-        if await carry(output, feed):
+            feed = stream.send_input(first, reader, live.stdio.stdin, stream.DetachKeys(keys), not exec.tty)
+        if await carry(output, feed, writer, listener):
             engine.execs.detached(exec)
     finally:
         listener.close()
