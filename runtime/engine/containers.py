@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
@@ -51,7 +50,6 @@ from runtime.errors import (
 
 log = logging.getLogger(__name__)
 
-KILL_TIMEOUT_S = 10.0
 STRAYS_TIMEOUT_S = 2.0
 
 
@@ -90,7 +88,7 @@ class ContainerService:
         self._names: dict[str, str] = {}
         self._logs: dict[str, Log] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self.shutting_down = False  # from here on nothing is restarted
         self.health: HealthWatch
         self.mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
         self._bundles = Bundles(settings, self.mounts)
@@ -175,13 +173,7 @@ class ContainerService:
         host_config = sharing.settled(host_config, self.get, self._facts["version"])
         host_config, warnings = verify_limits(host_config, self._facts)
         with ExitStack() as undo:
-            name = names.check(name) if name else names.choose(self._names)
-            if name in self._names:
-                raise AlreadyExists(
-                    f'Conflict. The container name "/{name}" is already in use by container '
-                    f'"{self._names[name]}". You have to remove (or rename) that container to be able to '
-                    "reuse that name."
-                )
+            name = self._free(name) if name else names.choose(self._names)
             self._names[name] = id
             undo.callback(self._names.pop, name)
             container = Container(
@@ -237,6 +229,36 @@ class ContainerService:
                 f"container {container.id} is marked for removal and cannot be connected or disconnected to the network"
             )
 
+    def _free(self, name: str) -> str:
+        """The name without a slash; raises AlreadyExists, InvalidParameter."""
+        name = names.check(name)
+        if name in self._names:
+            raise AlreadyExists(
+                f'Conflict. The container name "/{name}" is already in use by container '
+                f'"{self._names[name]}". You have to remove (or rename) that container to be able to '
+                "reuse that name."
+            )
+        return name
+
+    def rename(self, container: Container, name: str) -> None:
+        """Raises AlreadyExists, InvalidParameter."""
+        if name.removeprefix("/") == container.name:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
+        try:
+            name = self._free(name)
+        except WherryError as refusal:
+            raise type(refusal)(f"Error when allocating new name: {refusal}") from None
+        old, container.name = container.name, name
+        try:
+            self.save(container)
+        except BaseException:
+            container.name = old
+            raise
+        del self._names[old]
+        self._names[name] = container.id
+        self._networks.renamed(container)
+        self.publish(container, "rename", oldName=f"/{old}")
+
     # --- start
 
     async def start(self, container: Container) -> None:
@@ -256,7 +278,7 @@ class ContainerService:
                 await self._start_or_note(container)
             except (WherryError, OSError):
                 if container.options.auto_remove:
-                    self._remove_now(container, volumes=True)
+                    self.discard(container, volumes=True)
                 raise
 
     async def _start_or_note(self, container: Container) -> None:
@@ -376,7 +398,7 @@ class ContainerService:
         self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
         ran_s = max(0.0, (exit.at_ns - state.started_ns) / 1e9)
-        held = self._stopping or container.no_restart
+        held = self.shutting_down or container.no_restart
         again = not held and wanted(options.restart, exit.code, state.restart_count, state.stopped_by_user)
         state.restart_count += again
         container.move("back off" if again else "exit")
@@ -405,7 +427,7 @@ class ContainerService:
     async def _auto_remove(self, container: Container) -> None:
         async with container.changing:
             if container.id in self._containers:
-                self._remove_now(container, volumes=True)
+                self.discard(container, volumes=True)
 
     async def _clean_up(self, container: Container, cgroup: Cgroup) -> None:
         if container.options.pid_mode:
@@ -419,112 +441,13 @@ class ContainerService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # --- signals and waiting
-
-    async def signal(self, container: Container, number: int) -> None:
-        """Send a signal; one that asks it to end takes its restart policy the say, and wakes a paused one.
-
-        Raises Conflict when it is not running.
-        """
-        async with container.changing:
-            state = container.state
-            if not state.is_up:
-                raise Conflict(f"container {container.id} is not running")
-            chosen = container.config.get("StopSignal") or container.image_config.get("StopSignal")
-            ends = not chosen or number in (container.options.stop_signal, signal.SIGKILL)
-            container.no_restart |= ends
-            if not self._stopping:
-                state.stopped_by_user = True
-                if container.options.restart.name != "no":
-                    self.save(container)
-            if state.status == "restarting":
-                if ends:
-                    self._give_up(container)
-                return
-            self.process_of(container).signal(number)
-            self.publish(container, "kill", signal=str(number))
-            if ends and state.status == "paused":
-                await self.thaw(container)
-
-    def _give_up(self, container: Container) -> None:
-        """Do not start it again after all."""
-        if container.retry:
-            container.retry.cancel()
-        container.move("exit")
-        self.save(container)
-
-    async def thaw(self, container: Container) -> None:
-        await asyncio.to_thread(self.cgroup_of(container).thaw)
-        container.move("unpause")
-        self.save(container)
-        if container.options.healthcheck:
-            self.health.watch(container)
-        self.publish(container, "unpause")
-
-    async def freeze(self, container: Container) -> None:
-        """Raises SystemFault when a process of it does not stop."""
-        await asyncio.to_thread(self.cgroup_of(container).freeze)
-        container.move("pause")
-        self.save(container)
-        if container.options.healthcheck:
-            self.health.unwatch(container)
-        self.publish(container, "pause")
-
-    async def end(self, container: Container, number: int, patience_s: float | None) -> None:
-        """A signal, then SIGKILL after `patience_s` (None: its own, negative: never); returns when it has ended."""
-        patience_s = container.options.stop_timeout_s if patience_s is None else patience_s
-        ended = container.next_exit()
-        await self.signal(container, number)
-        try:
-            async with asyncio.timeout(None if patience_s < 0 else patience_s):
-                await asyncio.shield(ended)
-        except TimeoutError:
-            await self.kill_and_wait(container)
-
-    async def kill_and_wait(self, container: Container) -> None:
-        """SIGKILL until it has ended; nothing for one that has. Raises SystemFault when that does not help."""
-        ended = container.next_exit()
-        try:
-            await self.signal(container, signal.SIGKILL)
-            async with asyncio.timeout(KILL_TIMEOUT_S):
-                await ended
-        except Conflict:
-            return
-        except TimeoutError:
-            raise SystemFault(
-                f"tried to kill container {container.id}, but did not receive an exit event: a process in it is "
-                "stuck in the kernel"
-            ) from None
-
     # --- remove
 
-    async def remove(self, container: Container, force: bool = False, volumes: bool = False) -> None:
-        """Raises Conflict for a running one without `force`."""
-        state = container.state
-        if state.status == "removing":
-            raise Conflict(f"removal of container {container.id} is already in progress")
-        if state.is_up and not force:
-            remedy = (
-                "must be unpaused first"
-                if state.status == "paused"
-                else "stop the container before removing or force remove"
-            )
-            joint = " and " if state.status == "paused" else ": "
-            raise Conflict(f'cannot remove container "/{container.name}": container is {state.status}{joint}{remedy}')
-        while True:
-            if container.state.is_up:
-                await self.kill_and_wait(container)
-            async with container.changing:
-                if container.id not in self._containers:
-                    if container.options.auto_remove:
-                        return  # it was faster
-                    raise NotFound(f"No such container: {container.id}")
-                if not container.state.is_up:  # else somebody started it in between
-                    self._remove_now(container, volumes)
-                    return
+    def discard(self, container: Container, volumes: bool) -> None:
+        """Remove one that does not run, all in one go; what a killed engine leaves is removed at its next start.
 
-    def _remove_now(self, container: Container, volumes: bool) -> None:
-        """All in one go; what a killed engine leaves of it is removed at the next start."""
+        Raises SystemFault, and then the container is dead.
+        """
         container.move("remove")
         anonymous = self.mounts.own_anonymous(container) if volumes else []
         if anonymous:
@@ -609,7 +532,7 @@ class ContainerService:
                 await self._adopt_orphan(container)
             elif container.state.status in ("removing", "dead"):
                 container.state.status = "dead"
-                self._remove_now(container, volumes=True)
+                self.discard(container, volumes=True)
         self._processes.settled()
         await self._end_strays()
         self.mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
@@ -697,16 +620,6 @@ class ContainerService:
         else:
             await self._ended(container, UnknownExit(255, time.time_ns()))
 
-    async def stop_all(self) -> None:
-        """Stop every running container, all at once."""
-        self._stopping = True
-        running = [container for container in self._containers.values() if container.state.is_up]
-        ends = [self.end(container, container.options.stop_signal, None) for container in running]
-        for fault in await asyncio.gather(*ends, return_exceptions=True):
-            if isinstance(fault, BaseException) and not isinstance(fault, Conflict):  # Conflict: it had ended
-                log.error("not everything could be stopped: %s", fault)
-        await self.settle()
-
     async def settle(self) -> None:
         """Wait until what follows an exit has been done."""
         while self._tasks:
@@ -729,6 +642,14 @@ class ContainerService:
         if container.options.resources.get("memory", {}).get("limit"):
             cgroup = self.cgroup_of(container)
             container.oom_watch = OomWatch.on(cgroup, lambda: self._check_oom(container, cgroup))
+
+    def limits_changed(self, container: Container) -> None:
+        """A running container may have got a memory limit, or lost it."""
+        if container.oom_watch:
+            container.oom_watch.close()
+            container.oom_watch = None
+        if container.state.has_process:
+            self._watch(container)
 
     def _unwatch(self, container: Container) -> None:
         if container.options.healthcheck:

@@ -25,6 +25,7 @@ from runtime.engine.execs import ExecService
 from runtime.engine.health import HealthMonitors
 from runtime.engine.networks import NetworkService
 from runtime.engine.processes import ProcessTable
+from runtime.engine.prune import Pruner
 from runtime.engine.roots import Roots
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
@@ -96,8 +97,9 @@ class Engine:
         roots = Roots(self.containers, self.snapshots)
         self.files = ContainerFiles(self.containers, roots, self.snapshots, self.images, self.events)
         self.usage = Usage(self.containers)
-        self.control = Control(self.containers)
         self.health = self.containers.health = HealthMonitors(self.containers, self.execs)
+        self.control = Control(self.containers, self.health)
+        self.pruner = Pruner(self.containers, self.control, self.snapshots, self.events)
         self._exits.callback(self.health.close)
         self.containers.load()
         known = await self.processes.connect()
@@ -212,7 +214,7 @@ class Engine:
 
     async def shutdown(self) -> None:
         """Stop every container and the launcher, and take everything out of the kernel."""
-        await self.containers.stop_all()
+        await self.control.stop_all()
         await self.processes.shutdown()
         self.networks.remove_everything()
         remove_subtree(self.settings.cgroup_parent)

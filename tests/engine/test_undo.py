@@ -87,7 +87,7 @@ async def scenario(settings: EngineSettings, archive: Path, monkeypatch: pytest.
             try:
                 await engine.containers.start(container)
             finally:
-                await engine.containers.remove(container, force=True, volumes=True)
+                await engine.control.remove(container, force=True, volumes=True)
                 await engine.containers.settle()
 
         await create_and_start()

@@ -6,6 +6,7 @@ from runtime.api.handlers import (
     container_files,
     container_streams,
     container_usage,
+    container_views,
     containers,
     disk_usage,
     execs,
@@ -20,6 +21,7 @@ from runtime.api.router import Route
 
 ROUTES: list[Route] = [
     *containers.ROUTES,
+    *container_views.ROUTES,
     *container_streams.ROUTES,
     *container_files.ROUTES,
     *container_usage.ROUTES,

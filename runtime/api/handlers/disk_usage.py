@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime.api import wire
-from runtime.api.handlers.containers import summary
+from runtime.api.handlers.container_views import Summaries
 from runtime.api.http1 import Answer, Request
 from runtime.api.router import Route, json_response
 from runtime.content.snapshots import Snapshots
@@ -50,10 +50,10 @@ def _images(engine: Engine) -> dict[str, Any]:
 async def _containers(engine: Engine) -> list[dict[str, Any]]:
     containers = engine.containers.all()
     sizes = await asyncio.to_thread(_measure, engine.snapshots, [container.id for container in containers])
-    shown = []
+    shown, summaries = [], Summaries(engine)
     for container in containers:
         size, image_size = sizes[container.id], engine.containers.image_of(container).size_bytes
-        shown.append({**summary(engine, container), "SizeRw": size, "SizeRootFs": size + image_size})
+        shown.append({**summaries.of(container), "SizeRw": size, "SizeRootFs": size + image_size})
     return shown
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from runtime.api.wire.networks import endpoints, sandbox_id
 from runtime.api.wire.times import human_duration, timestamp
+from runtime.api.wire.volumes import mounts
+from runtime.content.snapshots import OverlayRootfs
 from runtime.engine.container import Container, State
 from runtime.engine.execs import Exec
+from runtime.engine.logs import log_path
 from runtime.engine.networks import Membership
+from runtime.engine.options import merged_healthcheck
+from runtime.engine.volumes import Volume
 from runtime.oci import defaults
 
 # What `docker inspect` shows of a HostConfig nobody filled in.
@@ -125,11 +131,18 @@ def config(container: Container) -> dict[str, Any]:
         "Env": container.options.env,
         "Cmd": own.get("Cmd"),
         "Image": container.image_name,
-        "Volumes": own.get("Volumes") or image.get("Volumes"),
+        "Volumes": {**(image.get("Volumes") or {}), **(own.get("Volumes") or {})} or None,
         "WorkingDir": own.get("WorkingDir") or image.get("WorkingDir") or "",
         "Entrypoint": own.get("Entrypoint"),
+        "OnBuild": None,
         "Labels": container.options.labels,
     }
+    shown_if_set = {
+        "Healthcheck": merged_healthcheck(own, image),
+        "StopSignal": own.get("StopSignal") or image.get("StopSignal"),
+        "Shell": own.get("Shell") or image.get("Shell"),
+    }
+    merged |= {name: value for name, value in shown_if_set.items() if value}
     if merged["Entrypoint"] is None:
         merged["Entrypoint"] = image.get("Entrypoint")
         merged["Cmd"] = merged["Cmd"] or image.get("Cmd")
@@ -234,6 +247,73 @@ def status_text(facts: State) -> str:
     if facts.status == "created" or not facts.finished_ns:
         return "Created"
     return f"Exited ({facts.exit_code}) {human_duration((now - facts.finished_ns) / 1e9)} ago"
+
+
+def container_summary(
+    container: Container, member: Membership | None, volumes: dict[str, Volume], image: str
+) -> dict[str, Any]:
+    """ContainerSummary; `image` is the name to show. Made for every container of a list: nothing slow."""
+    options = container.options
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": image,
+        "ImageID": container.image_id,
+        "Command": " ".join(f"'{word}'" if i and " " in word else word for i, word in enumerate(options.args)),
+        "Created": container.created_ns // 1_000_000_000,
+        "Ports": ports_summary(member, container),
+        "Labels": options.labels,
+        "State": container.state.status,
+        "Status": status_text(container.state),
+        "HostConfig": {"NetworkMode": options.network_mode},
+        "NetworkSettings": {"Networks": endpoints(container, member)},
+        "Mounts": mounts(container, volumes),
+    }
+
+
+def container_inspect(
+    container: Container,
+    member: Membership | None,
+    volumes: dict[str, Volume],
+    rootfs: OverlayRootfs,
+    bundle: Path,
+    links: list[str] | None,
+) -> dict[str, Any]:
+    """ContainerInspectResponse."""
+    return {
+        "Id": container.id,
+        "Created": timestamp(container.created_ns),
+        "Path": container.options.args[0],
+        "Args": container.options.args[1:],
+        "State": state(container),
+        "Image": container.image_id,
+        "ResolvConfPath": str(bundle / "resolv.conf"),
+        "HostnamePath": str(bundle / "hostname"),
+        "HostsPath": str(bundle / "hosts"),
+        "LogPath": str(log_path(container)) if container.options.log.driver == "json-file" else "",
+        "Name": f"/{container.name}",
+        "RestartCount": container.state.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": container.execs or None,
+        "HostConfig": host_config(container, links),
+        "GraphDriver": {
+            "Name": "overlay2",
+            "Data": {
+                "ID": container.id,
+                "LowerDir": ":".join(rootfs.lower),
+                "MergedDir": str(bundle / "rootfs"),
+                "UpperDir": rootfs.upper,
+                "WorkDir": rootfs.work,
+            },
+        },
+        "Mounts": mounts(container, volumes),
+        "Config": config(container),
+        "NetworkSettings": network_settings(container, member),
+    }
 
 
 def exec_inspect(exec: Exec) -> dict[str, Any]:

@@ -300,6 +300,12 @@ class NetworkService:
             except WherryError as error:  # that one has ended as well
                 log.debug("the interfaces of container %s: %s", member.container.id, error)
 
+    def renamed(self, container: Container) -> None:
+        """Others find it by its new name from now on."""
+        member = self.membership(container.id)
+        if member and member.named:
+            self._resolution.update(member)
+
     def announce_left(self, container: Container, networks: Iterable[Network]) -> None:
         for network in networks:
             self._announce("disconnect", container, network)

@@ -1,5 +1,6 @@
 """What a client asked for, in the engine's own words; see `request.parse`."""
 
+from runtime.engine.options.lifetime import merged_healthcheck
 from runtime.engine.options.limits import merge_limits, verify_limits
 from runtime.engine.options.links import parse_link
 from runtime.engine.options.logs import expand_tag
@@ -38,6 +39,7 @@ __all__ = [
     "endpoint_config",
     "expand_tag",
     "merge_limits",
+    "merged_healthcheck",
     "merged_mounts",
     "network_request",
     "parse",
