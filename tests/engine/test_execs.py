@@ -113,7 +113,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"Cmd": []}, "No exec command specified"),
     ({"Cmd": ["true"], "Env": "A=b"}, "Env"),
     ({"Cmd": ["true"], "ConsoleSize": [1]}, "ConsoleSize"),
-    ({"Cmd": ["true"], "DetachKeys": "ctrl-%%"}, "ctrl-%%"),
 ]
 
 
