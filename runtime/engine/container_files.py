@@ -24,6 +24,7 @@ from runtime.content.snapshots import Snapshots
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
 from runtime.engine.container import Container
 from runtime.engine.containers import ContainerService
+from runtime.engine.control import Control
 from runtime.engine.events import Event, EventBus
 from runtime.engine.roots import Roots, base_name, resolved_path, split
 from runtime.errors import InvalidParameter, NotFound, PermissionDenied
@@ -48,9 +49,16 @@ class PathStat:
 
 class ContainerFiles:
     def __init__(
-        self, containers: ContainerService, roots: Roots, snapshots: Snapshots, images: ImageStore, events: EventBus
+        self,
+        containers: ContainerService,
+        control: Control,
+        roots: Roots,
+        snapshots: Snapshots,
+        images: ImageStore,
+        events: EventBus,
     ) -> None:
         self._containers = containers
+        self._control = control
         self._roots = roots
         self._snapshots = snapshots
         self._images = images
@@ -158,7 +166,7 @@ class ContainerFiles:
         rootfs = self._snapshots.describe(container.id, self._containers.image_of(container))
         pausing = pause and container.state.status == "running"
         if pausing:
-            await self._containers.freeze(container)
+            await self._control.pause(container)
         try:
             image = await asyncio.to_thread(
                 self._images.commit,
@@ -173,7 +181,7 @@ class ContainerFiles:
             )
         finally:
             if pausing and container.state.status == "paused":
-                await self._containers.thaw(container)
+                await self._control.unpause(container)
         if reference:
             self._events.publish(Event("image", "tag", image.id, {"name": reference}))
         shown = {"comment": comment, "imageID": image.id, "imageRef": image.references[0] if image.references else ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from runtime.api import wire
 from runtime.api.http1 import Answer, Request
