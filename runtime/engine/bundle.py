@@ -71,7 +71,10 @@ class Bundles:
             return None
         found = next((path for path in INIT_PROGRAMS if Path(path).is_file()), None)
         if found is None:
-            raise NotSupported("--init needs an init program: install tini (on Debian: apt install tini)")
+            raise NotSupported(
+                '--init: exec: "docker-init": executable file not found in $PATH: install tini (on Debian: apt install '
+                "tini)"
+            )
         return found
 
     def write(

@@ -30,6 +30,7 @@ from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open
 from runtime.engine.networks import Network, NetworkService
 from runtime.engine.oom import OomWatch, oom_kills
 from runtime.engine.options import EndpointConfig, verify_limits
+from runtime.engine.platforms import check_platform
 from runtime.engine.processes import LiveProcess, ProcessTable, UnknownExit, start_time_of
 from runtime.engine.restarts import wanted
 from runtime.engine.settings import EngineSettings
@@ -162,6 +163,7 @@ class ContainerService:
         config: dict[str, Any],
         host_config: dict[str, Any],
         networking: dict[str, Any],
+        platform: str = "",
     ) -> tuple[Container, list[str]]:
         """Everything but the process, and what to warn of; raises NotFound (image), AlreadyExists (name),
         InvalidParameter."""
@@ -171,7 +173,9 @@ class ContainerService:
         image = self._images.get(image_name)
         id = secrets.token_hex(32)
         host_config = sharing.settled(host_config, self.get, self._facts["version"])
-        host_config, warnings = verify_limits(host_config, self._facts)
+        warnings = check_platform(image, image_name, platform)
+        host_config, about_limits = verify_limits(host_config, self._facts)
+        warnings += about_limits
         with ExitStack() as undo:
             name = self._free(name) if name else names.choose(self._names)
             self._names[name] = id

@@ -188,6 +188,10 @@ class ExecService:
             "noNewPrivileges": options.no_new_privileges,
             "rlimits": options.rlimits,
         }
+        if options.oom_score_adj is not None:
+            document["oomScoreAdj"] = options.oom_score_adj
+        if profile := spec_gen.apparmor_profile(options):
+            document["apparmorProfile"] = profile
         if any(console_size):
             document["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
         return document

@@ -140,7 +140,7 @@ def process(options: Options, place: Place, bounding: list[str]) -> dict[str, An
     }
     if options.oom_score_adj is not None:
         result["oomScoreAdj"] = options.oom_score_adj
-    if profile := options.apparmor or ("unconfined" if options.privileged else ""):
+    if profile := apparmor_profile(options):
         result["apparmorProfile"] = profile
     if any(options.console_size):
         rows, columns = options.console_size
@@ -150,6 +150,11 @@ def process(options: Options, place: Place, bounding: list[str]) -> dict[str, An
 
 def oci_user(user: ResolvedUser) -> dict[str, Any]:
     return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
+
+
+def apparmor_profile(options: Options) -> str:
+    """ "" leaves the program with the engine's own."""
+    return options.apparmor or ("unconfined" if options.privileged else "")
 
 
 def capability_sets(bounding: list[str], uid: int) -> dict[str, list[str]]:

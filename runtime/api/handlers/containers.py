@@ -26,7 +26,8 @@ async def create(engine: Engine, request: Request) -> Answer:
     host_config = _object(body, "HostConfig")
     networking = _object(body, "NetworkingConfig")
     config = {name: value for name, value in body.items() if name not in ("HostConfig", "NetworkingConfig")}
-    container, warnings = await engine.containers.create(request.query.text("name"), config, host_config, networking)
+    name, platform = request.query.text("name"), request.query.text("platform")
+    container, warnings = await engine.containers.create(name, config, host_config, networking, platform)
     return json_response({"Id": container.id, "Warnings": warnings}, 201)
 
 
