@@ -68,6 +68,13 @@ def test_json_file_keeps_every_text(tmp_path_factory: pytest.TempPathFactory, te
     assert run(read(path)).decode() == "".join(text + "\n" for text in texts)
 
 
+@pytest.mark.parametrize("lines", [[b"same"] * 500, [b"a\\"] * 500, [b"", b""] * 9, [b"one", b"two", b"three"] * 99])
+def test_lines_of_one_length(tmp_path: Path, lines: list[bytes]) -> None:
+    output = b"".join(line + b"\n" for line in lines)
+    write(tmp_path / "log", [output])
+    assert run(read(tmp_path / "log")) == output
+
+
 def test_what_is_not_utf8_is_shown_as_docker_does(tmp_path: Path) -> None:
     write(tmp_path / "log", [b"a\xffb\n"])
     assert json.loads((tmp_path / "log").read_text())["log"] == "a\ufffdb\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import calendar
 import json
 import re
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def _last_of_run(block: bytes, position: int, end: bytes) -> int:
 
 def _run(texts: bytes, end: bytes, ended: bool) -> Run | None:
     tail = end[len(NEWLINE) :] if ended else end
-    lines = texts.split(end + HEAD)
+    lines = _split(texts, end)
     try:
         facts = json.loads(b'{"log":"' + tail)
         stream, time_text, attributes = STREAM_NUMBERS[facts["stream"]], facts["time"], facts.get("attrs") or {}
@@ -162,6 +163,17 @@ def _run(texts: bytes, end: bytes, ended: bool) -> Run | None:
     if texts.count(b"\\") != end.count(b"\\") * (len(lines) - 1):
         lines = _unescaped(lines)
     return Run(stream, str(time_text), attributes, lines, ended)
+
+
+def _split(texts: bytes, end: bytes) -> list[bytes]:
+    """The texts between `end` + HEAD; where all have one length, and that is common, without searching for it."""
+    length, between = texts.find(end), len(end) + len(HEAD)
+    step = length + between
+    if length > 0 and (len(texts) - length) % step == 0:
+        newlines = texts[length + len(end) - 1 :: step]
+        if newlines.count(b"\n") == len(newlines) == texts.count(b"\n"):
+            return [line for (line,) in struct.iter_unpack(f"{length}s{between}x", texts + bytes(between))]
+    return texts.split(end + HEAD)
 
 
 def _unescaped(lines: list[bytes]) -> list[bytes]:
