@@ -316,7 +316,8 @@ class ContainerService:
             self._cgroup_parents.prepare(container)
             undo.callback(self._cgroup_parents.release, container)
             cgroup.create(spec["linux"]["resources"])
-            undo.callback(cgroup.delete)
+            # A launcher that is killed leaves the init it was just starting.
+            undo.push_async_callback(_end_and_delete, cgroup)
             extra_fds: dict[str, int] = {}
             if member.sandbox:
                 extra_fds["netns"] = member.sandbox.fd
@@ -556,8 +557,7 @@ class ContainerService:
         strays = [f"{own}/{name}" for name in names_below(own) - kept]
         for path in [*strays, *(path for path, pid in paths.items() if not pid and not path.startswith(f"{own}/"))]:
             cgroup = open_cgroup(path)
-            await _end_all(cgroup)
-            _delete(cgroup)
+            await _end_and_delete(cgroup)
 
     def _restore_lost_directories(self) -> None:
         """After a power cut the store may know a container whose directories never reached the disk."""
@@ -687,6 +687,11 @@ async def _end_all(cgroup: Cgroup) -> None:
         async with asyncio.timeout(STRAYS_TIMEOUT_S):
             while cgroup.pids():
                 await asyncio.sleep(0.005)  # the kernel tells nobody when a v1 cgroup empties
+
+
+async def _end_and_delete(cgroup: Cgroup) -> None:
+    await _end_all(cgroup)
+    _delete(cgroup)
 
 
 def _delete(cgroup: Cgroup) -> None:
