@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.conftest import NewEngine
 from tests.harness import RunningEngine
 
 
@@ -120,3 +121,20 @@ def test_a_parent_that_was_there_stays(engine: RunningEngine) -> None:
     finally:
         for path in made:
             path.rmdir()
+
+
+def test_an_engine_that_comes_back(new_engine: NewEngine) -> None:
+    """Containers below another parent, and what they share, outlive the engine; afterwards nothing is left."""
+    engine = new_engine()
+    run = ("run", "-d", "--ipc", "shareable", "--pid", "host")
+    docker(engine, *run, "--name", "near", "--cgroup-parent", "team", "busybox", "sleep", "100")
+    docker(engine, *run, "--name", "far", "--cgroup-parent", "/wherry-test-far", "busybox", "sleep", "100")
+    engine.kill()
+    engine.restart()
+    for name in ("near", "far"):
+        assert engine.get(f"/containers/{name}/json")["State"]["Running"]
+        docker(engine, "exec", name, "touch", "/dev/shm/note")
+        docker(engine, "run", "--rm", "--ipc", f"container:{name}", "busybox", "ls", "/dev/shm/note")
+        docker(engine, "rm", "-f", name)
+    assert not list(Path("/sys/fs/cgroup").glob("*/wherry-test-far"))
+    assert str(engine.data_root) not in Path("/proc/self/mountinfo").read_text()
