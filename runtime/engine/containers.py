@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from runtime.cgroups import Cgroup, host_facts, names_below, open_cgroup
 from runtime.content.image import Image
@@ -28,7 +28,7 @@ from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.links import Links
 from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open_log, read_log
 from runtime.engine.networks import Network, NetworkService
-from runtime.engine.oom import OomWatch, oom_kills
+from runtime.engine.oom import oom_kills
 from runtime.engine.options import EndpointConfig, verify_limits
 from runtime.engine.platforms import check_platform
 from runtime.engine.processes import LiveProcess, ProcessTable, UnknownExit, start_time_of
@@ -37,6 +37,7 @@ from runtime.engine.settings import EngineSettings
 from runtime.engine.stdio import Listener
 from runtime.engine.store import Store
 from runtime.engine.volumes import VolumeService
+from runtime.engine.watches import Watches
 from runtime.errors import (
     AlreadyExists,
     Conflict,
@@ -52,14 +53,6 @@ from runtime.errors import (
 log = logging.getLogger(__name__)
 
 STRAYS_TIMEOUT_S = 2.0
-
-
-class HealthWatch(Protocol):
-    """Who runs the health checks of running containers that have one."""
-
-    def watch(self, container: Container) -> None: ...
-
-    def unwatch(self, container: Container) -> None: ...
 
 
 class ContainerService:
@@ -86,11 +79,11 @@ class ContainerService:
         self._processes = processes
         self._events = events
         self._containers: dict[str, Container] = {}
-        self._names: dict[str, str] = {}
+        self._names = names.NameTable()
         self._logs: dict[str, Log] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.shutting_down = False  # from here on nothing is restarted
-        self.health: HealthWatch
+        self.watches = Watches(self.cgroup_of, self.publish)
         self.mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
         self._bundles = Bundles(settings, self.mounts)
         self._links = Links(self._containers, networks)
@@ -112,7 +105,7 @@ class ContainerService:
 
     def get(self, name: str) -> Container:
         """By id, name, or the beginning of an id; raises NotFound, or InvalidParameter when several match."""
-        id = name if name in self._containers else self._names.get(name.removeprefix("/"))
+        id = name if name in self._containers else self._names.find(name)
         if id is None or id not in self._containers:
             matches = [id for id in self._containers if name and id.startswith(name)]
             if len(matches) > 1:
@@ -177,9 +170,8 @@ class ContainerService:
         host_config, about_limits = verify_limits(host_config, self._facts)
         warnings += about_limits
         with ExitStack() as undo:
-            name = self._free(name) if name else names.choose(self._names)
-            self._names[name] = id
-            undo.callback(self._names.pop, name)
+            name = self._names.take(name, id)
+            undo.callback(self._names.release, name)
             container = Container(
                 id,
                 name,
@@ -233,23 +225,12 @@ class ContainerService:
                 f"container {container.id} is marked for removal and cannot be connected or disconnected to the network"
             )
 
-    def _free(self, name: str) -> str:
-        """The name without a slash; raises AlreadyExists, InvalidParameter."""
-        name = names.check(name)
-        if name in self._names:
-            raise AlreadyExists(
-                f'Conflict. The container name "/{name}" is already in use by container '
-                f'"{self._names[name]}". You have to remove (or rename) that container to be able to '
-                "reuse that name."
-            )
-        return name
-
     def rename(self, container: Container, name: str) -> None:
         """Raises AlreadyExists, InvalidParameter."""
         if name.removeprefix("/") == container.name:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         try:
-            name = self._free(name)
+            name = self._names.take(name, container.id)
         except WherryError as refusal:
             raise type(refusal)(f"Error when allocating new name: {refusal}") from None
         old, container.name = container.name, name
@@ -257,9 +238,9 @@ class ContainerService:
             self.save(container)
         except BaseException:
             container.name = old
+            self._names.release(name)
             raise
-        del self._names[old]
-        self._names[name] = container.id
+        self._names.release(old)
         self._networks.renamed(container)
         self.publish(container, "rename", oldName=f"/{old}")
 
@@ -374,7 +355,7 @@ class ContainerService:
         self.mounts.publish_mounted(container)
         self._links.tell_parents(container)
         self.publish(container, "start")
-        self._watch(container)
+        self.watches.begin(container)
         self._spawn(self._follow(container, live))
 
     # --- the end of a process
@@ -388,13 +369,13 @@ class ContainerService:
 
     async def _ended(self, container: Container, exit: Exit) -> None:
         state, options = container.state, container.options
-        self._unwatch(container)
+        self.watches.end(container)
         state.pid, state.start_time = 0, 0
         state.exit_code, state.finished_ns = exit.code, exit.at_ns
         if isinstance(exit, UnknownExit):
             state.error = "the exit code is unknown: the launcher that would know it was killed"
         cgroup = self.cgroup_of(container)
-        self._check_oom(container, cgroup)
+        self.watches.check_oom(container, cgroup)
         if writer := self._logs.pop(container.id, None):
             writer.close()
         left = await self._networks.release(container.id)
@@ -474,7 +455,7 @@ class ContainerService:
             raise SystemFault(container.state.error) from error
         self._store.delete("container", container.id)
         del self._containers[container.id]
-        del self._names[container.name]
+        self._names.release(container.name)
         self._links.remove(container)
         self.publish(container, "destroy")
         container.gone()
@@ -509,7 +490,7 @@ class ContainerService:
             except (WherryError, KeyError, TypeError) as error:
                 raise SystemFault(f"container {id} in the store cannot be read: {error}") from error
             self._containers[id] = container
-            self._names[container.name] = id
+            self._names.take(container.name, id)
             self._links.add(container)
         self.mounts.load(self._containers.values())
 
@@ -609,7 +590,7 @@ class ContainerService:
                 container.move("unpause" if container.state.status == "paused" else "pause")
         container.oom_kills = oom_kills(cgroup) if container.state.oom_killed else 0
         self.save(container)
-        self._watch(container)
+        self.watches.begin(container)
         self._spawn(self._follow(container, live))
 
     async def _adopt_orphan(self, container: Container) -> None:
@@ -633,42 +614,11 @@ class ContainerService:
         for task in self._tasks:
             task.cancel()
         for container in self._containers.values():
-            self._unwatch(container)
+            self.watches.end(container)
             if container.retry:
                 container.retry.cancel()
         for writer in self._logs.values():
             writer.close()
-
-    def _watch(self, container: Container) -> None:
-        """Begin what goes on while it runs; costs nothing for one without a health check or a memory limit."""
-        if container.options.healthcheck and container.state.status == "running":
-            self.health.watch(container)
-        if container.options.resources.get("memory", {}).get("limit"):
-            cgroup = self.cgroup_of(container)
-            container.oom_watch = OomWatch.on(cgroup, lambda: self._check_oom(container, cgroup))
-
-    def limits_changed(self, container: Container) -> None:
-        """A running container may have got a memory limit, or lost it."""
-        if container.oom_watch:
-            container.oom_watch.close()
-            container.oom_watch = None
-        if container.state.has_process:
-            self._watch(container)
-
-    def _unwatch(self, container: Container) -> None:
-        if container.options.healthcheck:
-            self.health.unwatch(container)
-        if container.oom_watch:
-            container.oom_watch.close()
-            container.oom_watch = None
-
-    def _check_oom(self, container: Container, cgroup: Cgroup) -> None:
-        """The kernel has killed a process of it for the memory limit, if the count says so."""
-        count = oom_kills(cgroup)
-        if count > container.oom_kills:
-            container.oom_kills = count
-            container.state.oom_killed = True
-            self.publish(container, "oom")
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
         shown = {

@@ -8,8 +8,9 @@ import signal
 from typing import Literal
 
 from runtime.engine.container import Container
-from runtime.engine.containers import ContainerService, HealthWatch
+from runtime.engine.containers import ContainerService
 from runtime.engine.options import parse_signal
+from runtime.engine.watches import HealthWatch
 from runtime.errors import Conflict, NotFound, NotModified, SystemFault
 
 log = logging.getLogger(__name__)

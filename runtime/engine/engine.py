@@ -94,7 +94,7 @@ class Engine:
         self._exits.callback(self.containers.close)
         self.execs = ExecService(self.containers, self.snapshots, self.processes)
         self._exits.callback(self.execs.close)
-        self.health = self.containers.health = HealthMonitors(self.containers, self.execs)
+        self.health = self.containers.watches.health = HealthMonitors(self.containers, self.execs)
         self.control = Control(self.containers, self.health)
         roots = Roots(self.containers, self.snapshots)
         self.files = ContainerFiles(self.containers, self.control, roots, self.snapshots, self.images, self.events)

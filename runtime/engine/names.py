@@ -1,10 +1,10 @@
-"""Names for containers nobody named: `calm_lighter`, an adjective and a boat."""
+"""Containers' names: who has which, and those for containers nobody named: `calm_lighter`, an adjective and a boat."""
 
 import random
 import re
 from collections.abc import Collection
 
-from runtime.errors import InvalidParameter
+from runtime.errors import AlreadyExists, InvalidParameter
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
@@ -183,3 +183,27 @@ def choose(taken: Collection[str]) -> str:
             name += str(random.randrange(10, 1000))
         if name not in taken:
             return name
+
+
+class NameTable:
+    """Which container has which name; names come with or without a leading slash."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+
+    def find(self, name: str) -> str | None:
+        return self._ids.get(name.removeprefix("/"))
+
+    def take(self, name: str, id: str) -> str:
+        """Give the container this name, "" for one of ours; raises AlreadyExists, InvalidParameter."""
+        name = check(name) if name else choose(self._ids)
+        if name in self._ids:
+            raise AlreadyExists(
+                f'Conflict. The container name "/{name}" is already in use by container "{self._ids[name]}". You have '
+                "to remove (or rename) that container to be able to reuse that name."
+            )
+        self._ids[name] = id
+        return name
+
+    def release(self, name: str) -> None:
+        self._ids.pop(name, None)

@@ -39,7 +39,7 @@ async def update_container(containers: ContainerService, container: Container, c
                 raise _refused(type(error), container, error) from None
         container.host_config, container.options = host, options
         containers.save(container)
-        containers.limits_changed(container)
+        containers.watches.limits_changed(container)
     containers.publish(container, "update")
     return warnings
 
