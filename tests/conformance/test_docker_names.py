@@ -40,6 +40,7 @@ def network(engine: RunningEngine) -> Iterator[str]:
 def start(engine: RunningEngine, name: str, *options: str, network: str = "names") -> str:
     """Its `--dns`, if none is given, is where nobody listens, so that an unknown name is an answer at once."""
     given = options if "--dns" in options else ("--dns", "127.0.0.1", *options)
+    given = ("--stop-timeout", "0", *given)
     return docker(engine, "run", "-d", "--name", name, "--network", network, *given, "busybox", "sleep", "600")
 
 
@@ -86,7 +87,10 @@ def test_names_follow_containers_and_networks(engine: RunningEngine, network: st
     assert reaches(engine, "client", "web")
     assert reaches(engine, "client", "late")
     assert reaches(engine, "web", "client"), "a running container gets the name server with its first such network"
-    docker(engine, "network", "disconnect", "names", "web")
+    docker(engine, "rename", "web", "web-two")
+    assert reaches(engine, "client", "web-two")
+    assert not reaches(engine, "client", "web")
+    docker(engine, "network", "disconnect", "names", "web-two")
     assert not reaches(engine, "client", "late")
 
 
