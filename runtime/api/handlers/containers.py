@@ -15,6 +15,7 @@ from runtime.engine.filters import check_names
 from runtime.engine.updates import update_container
 from runtime.errors import Conflict, InvalidParameter
 
+SEVERAL_NETWORKS_SINCE = (1, 44)
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 PRUNE_FILTERS = ("label", "label!", "until")
 
@@ -25,6 +26,10 @@ async def create(engine: Engine, request: Request) -> Answer:
         raise InvalidParameter("config cannot be empty in order to create a container")
     host_config = _object(body, "HostConfig")
     networking = _object(body, "NetworkingConfig")
+    several = networking.get("EndpointsConfig") or {}
+    if request.api_version < SEVERAL_NETWORKS_SINCE and len(several) > 1:
+        names = ", ".join(sorted(several))
+        raise InvalidParameter(f"Container cannot be connected to network endpoints: {names}")
     config = {name: value for name, value in body.items() if name not in ("HostConfig", "NetworkingConfig")}
     name, platform = request.query.text("name"), request.query.text("platform")
     container, warnings = await engine.containers.create(name, config, host_config, networking, platform)
