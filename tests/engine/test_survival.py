@@ -153,6 +153,7 @@ def test_a_store_from_the_future_is_refused(new_engine: NewEngine) -> None:
     engine = new_engine()
     engine.stop()
     store = sqlite3.connect(engine.data_root / "engine.db")
+    (version,) = store.execute("PRAGMA user_version").fetchone()
     store.execute("PRAGMA user_version=99")
     store.close()
     try:
@@ -163,7 +164,7 @@ def test_a_store_from_the_future_is_refused(new_engine: NewEngine) -> None:
         raise AssertionError("it started")
     finally:
         store = sqlite3.connect(engine.data_root / "engine.db")
-        store.execute("PRAGMA user_version=1")
+        store.execute(f"PRAGMA user_version={version}")
         store.close()
         engine.restart()
 
