@@ -14,6 +14,7 @@ from tests.bench.crowds import hundred, thousand
 from tests.bench.lives import api_lives, cli_lives, execs
 from tests.bench.machine import machine
 from tests.bench.peers import Peer, peers
+from tests.bench.published import published
 from tests.bench.streams import logs, ports
 
 ROWS: dict[str, Callable[[Sequence[Peer], Path, int], None]] = {
@@ -23,6 +24,7 @@ ROWS: dict[str, Callable[[Sequence[Peer], Path, int], None]] = {
     "hundred": hundred,
     "logs": logs,
     "ports": ports,
+    "published": published,
     "thousand": thousand,
     "machine": machine,
 }
