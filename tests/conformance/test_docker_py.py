@@ -58,3 +58,12 @@ def test_events(client: docker.DockerClient) -> None:
             break
     events.close()
     assert seen[0] == "create" and "die" in seen
+
+
+def test_an_exec_started_without_its_terminal_is_framed(client: docker.DockerClient) -> None:
+    """What Tty says at the start counts for the stream, as in moby: the client reads frames unless it asked not to."""
+    container = client.containers.run("busybox", "sleep 60", detach=True)
+    exec = client.api.exec_create(container.id, ["echo", "hello"], tty=True)
+    assert client.api.exec_start(exec, tty=False) == b"hello\r\n"
+    exec = client.api.exec_create(container.id, ["echo", "hello"], tty=True)
+    assert client.api.exec_start(exec, tty=True) == b"hello\r\n"

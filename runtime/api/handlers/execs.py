@@ -27,20 +27,19 @@ async def start(engine: Engine, request: Request) -> Answer:
         await engine.execs.start(exec, size)
         return empty_response(200)
     engine.execs.check_startable(exec)
+    plain = bool(body.get("Tty"))  # whether the output is framed is said here, not by the exec's own Tty, as in moby
     listener = exec.hub.listen()
     try:
-        first, reader, writer = await request.hijack(stream.content_type(exec.tty, request.api_version))
+        first, reader, writer = await request.hijack(stream.content_type(plain, request.api_version))
         try:
             live = await engine.execs.start(exec, size)
         except (WherryError, OSError) as error:
             # The stream is open already: the sentence goes where the output would have gone, as Docker does.
             message = f"{error}\r\n".encode()
-            writer.write(message if exec.tty else stream.frame(2, message))
+            writer.write(message if plain else stream.frame(2, message))
             return Hijacked()
         keys = stream.parse_detach_keys(exec.detach_keys or DEFAULT_DETACH_KEYS) if exec.tty else b""
-        output = stream.send_output(
-            listener, writer, tty=exec.tty, stdout=exec.attach_stdout, stderr=exec.attach_stderr
-        )
+        output = stream.send_output(listener, writer, tty=plain, stdout=exec.attach_stdout, stderr=exec.attach_stderr)
         feed = None
         if live.stdio.stdin is not None and exec.open_stdin:
             feed = stream.send_input(first, reader, live.stdio.stdin, stream.DetachKeys(keys), not exec.tty)
