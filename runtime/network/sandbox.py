@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 from runtime.errors import Conflict, InvalidParameter, WherryError
 from runtime.linux import netlink
@@ -91,6 +91,10 @@ def _checked_mac(mac: str | None, address: IPv4Interface | None, address6: IPv6I
     return mac.lower()
 
 
+class Closeable(Protocol):
+    def close(self) -> None: ...
+
+
 class Sandbox:
     """A network namespace and the means to configure it. One caller at a time; a context manager."""
 
@@ -99,6 +103,7 @@ class Sandbox:
         self._netns_fd = netns_fd
         self._route_inside = route_inside
         self._prepared: _Link | None = None
+        self.furniture: Closeable | None = None  # what a pool made ahead within it
 
     @property
     def fd(self) -> int:
@@ -213,6 +218,9 @@ class Sandbox:
 
     def close(self) -> None:
         """Let go of the namespace: it dies now, or with the last process in it."""
+        if self.furniture:
+            self.furniture.close()
+            self.furniture = None
         self._route_inside.close()
         if self._netns_fd >= 0:
             os.close(self._netns_fd)
@@ -264,7 +272,7 @@ class Sandbox:
         index = self._route_inside.link(ifname).index
         requests = []
         if address6:
-            self._run_inside(lambda: write_sysctl(f"ipv6/conf/{ifname}/disable_ipv6", 0))
+            self.run_inside(lambda: write_sysctl(f"ipv6/conf/{ifname}/disable_ipv6", 0))
             requests.append(netlink.add_address(index, address6))
         if address:
             requests.append(netlink.add_address(index, address))
@@ -280,7 +288,7 @@ class Sandbox:
             index = self._route_inside.link(ifname).index
             self._route_inside.change(*(netlink.add_address(index, address) for address in addresses))
 
-    def _run_inside(self, work: Callable[[], _Result]) -> _Result:
+    def run_inside(self, work: Callable[[], _Result]) -> _Result:
         """In a thread that enters the namespace: for what netlink cannot do."""
 
         def entered() -> _Result:
@@ -300,7 +308,7 @@ class Sandbox:
                 except OSError as error:
                     raise InvalidParameter(f"cannot set sysctl {name} to {value}: {error.strerror}") from error
 
-        self._run_inside(write)
+        self.run_inside(write)
 
     def _delete_link(self, ifname: str) -> None:
         try:
@@ -354,10 +362,18 @@ def _sandbox_of_this_thread() -> Sandbox:
 
 
 class SandboxPool:
-    """Keeps `size` sandboxes ready, connected to `bridge` if one is given, made by a background thread. Thread-safe."""
+    """Keeps `size` sandboxes ready, made by a background thread. Thread-safe."""
 
-    def __init__(self, bridge: str | None, size: int, mtu: int = DEFAULT_MTU) -> None:
+    def __init__(
+        self,
+        bridge: str | None,
+        size: int,
+        mtu: int = DEFAULT_MTU,
+        furnish: Callable[[], Closeable] | None = None,
+    ) -> None:
+        """They are connected to `bridge`, if one is given; `furnish`, called within them, makes their furniture."""
         self._bridge = bridge
+        self._furnish = furnish
         self._size = size
         self._mtu = mtu
         self._ready: deque[Sandbox] = deque()
@@ -416,5 +432,8 @@ class SandboxPool:
             undo.callback(sandbox.close)
             if self._bridge is not None:
                 sandbox.prepare(self._bridge, mtu=self._mtu)
+            if self._furnish is not None:
+                with kernel_faults_explained("furnish a sandbox"):
+                    sandbox.furniture = sandbox.run_inside(self._furnish)
             undo.pop_all()
         return sandbox

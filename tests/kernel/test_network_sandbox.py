@@ -199,6 +199,19 @@ def test_an_address_taken_over_at_once_reaches_its_new_owner():
 
 
 @as_a_host_of_its_own
+def test_a_pool_furnishes_its_sandboxes_within_them():
+    pool = SandboxPool(None, size=1, furnish=lambda: socket.create_server(("127.0.0.1", 80)))
+    assert pool.wait_full(TIMEOUT_S)
+    sandbox = pool.take()
+    with socket.create_server(("127.0.0.1", 80)):
+        pass
+    with pytest.raises(OSError):
+        in_sandbox(sandbox, lambda: socket.create_server(("127.0.0.1", 80)))
+    sandbox.close()
+    pool.close()
+
+
+@as_a_host_of_its_own
 def test_a_pool_that_cannot_prepare_still_serves():
     pool = SandboxPool("wherryabsent", size=1)
     with pool.take() as sandbox, pytest.raises(SystemFault, match="wherryabsent"):

@@ -10,7 +10,7 @@ from runtime.engine.networks.model import BRIDGE, Network
 from runtime.engine.options import parse_link
 from runtime.linux.netlink import IpAddress
 from runtime.network.dns.service import DnsService
-from runtime.network.dns.sockets import RESOLVER_ADDRESS
+from runtime.network.dns.sockets import RESOLVER_ADDRESS, ServerSockets
 from runtime.network.dns.view import NetworkView, View
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class Resolution:
 
         `netns_fd` stays the caller's. Raises SystemFault, NotSupported or PermissionDenied.
         """
-        await self._dns.attach(member.container.id, netns_fd, self._view(member), known)
+        made: ServerSockets | None = None
+        if member.sandbox and isinstance(member.sandbox.furniture, ServerSockets):
+            made, member.sandbox.furniture = member.sandbox.furniture, None
+        await self._dns.attach(member.container.id, netns_fd, self._view(member), known, made)
         self._name(member)
 
     def update(self, member: Membership) -> None:

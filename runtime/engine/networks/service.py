@@ -35,6 +35,7 @@ from runtime.engine.store import Store
 from runtime.errors import NotFound, PermissionDenied, WherryError
 from runtime.linux.netlink import IpAddress
 from runtime.network.bridge import ensure_bridge, reconnect, remove_bridge
+from runtime.network.dns.sockets import open_server_sockets
 from runtime.network.foreign_rules import forward_blocks
 from runtime.network.ipam import host_networks
 from runtime.network.nat import NatTable
@@ -63,7 +64,9 @@ class NetworkService:
         self._nat = NatTable(settings.nft_table)
         self._drivers = drivers(self._nat)
         self._publisher = Publisher(self._nat)
-        self._pools: dict[str, SandboxPool] = {}  # by network driver
+        self._pools: dict[
+            str, SandboxPool
+        ] = {}  # by what is in them: "bridge" a link to the default one, "named" a name server, "null" nothing
         self._changing = asyncio.Lock()  # held by whoever makes or removes a network
 
     # --- finding
@@ -102,6 +105,7 @@ class NetworkService:
                 if not network.config_only:
                     interface, owned = self._drivers[network.driver].name_interface(network, free_name)
                     network = replace(network, interface=interface, owns_interface=owned)
+                self._prepare_named()
                 self._catalogue.add(network)  # first: an engine killed after this makes or removes the rest
                 undo.callback(self._catalogue.remove, network)
                 self._addresses.add(network)
@@ -221,7 +225,7 @@ class NetworkService:
         """The sandbox, with an interface for every network."""
         attachments = list(member.attachments.values())
         on_default = bool(attachments) and attachments[0].network is self.default
-        member.sandbox = self._pools["bridge" if on_default else "null"].take()
+        member.sandbox = self._pools["bridge" if on_default else "named" if member.named else "null"].take()
         for attachment in attachments:
             self._give_addresses(attachment)
         gateways = {version: member.gateway(version) for version in (4, 6)}
@@ -415,9 +419,16 @@ class NetworkService:
             "bridge": SandboxPool(self.default.interface, SANDBOXES_AHEAD),
             "null": SandboxPool(None, SANDBOXES_AHEAD),
         }
+        if any(network.user_defined for network in self._catalogue):
+            self._prepare_named()
         for member in self._members.values():
             self._publisher.serve(member.published)
             await self._restore_resolver(member)
+
+    def _prepare_named(self) -> None:
+        """Sandboxes with a name server's sockets, for user-defined networks: its packet rules are slow to make."""
+        if "named" not in self._pools:
+            self._pools["named"] = SandboxPool(None, SANDBOXES_AHEAD, furnish=open_server_sockets)
 
     def _reconcile(self, network: Network) -> None:
         try:

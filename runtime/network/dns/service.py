@@ -10,7 +10,7 @@ from runtime.network.dns.host_servers import HostServers, asked_servers
 from runtime.network.dns.message import Query
 from runtime.network.dns.names import NameTable
 from runtime.network.dns.server import ContainerServer
-from runtime.network.dns.sockets import NamespaceThread, open_server_sockets, reopen_server_sockets
+from runtime.network.dns.sockets import NamespaceThread, ServerSockets, open_server_sockets, reopen_server_sockets
 from runtime.network.dns.upstream import Forwarder
 from runtime.network.dns.view import Local, View, answer_locally
 from runtime.network.faults import kernel_faults_explained
@@ -36,18 +36,23 @@ class DnsService:
     def serves(self, container_id: str) -> bool:
         return container_id in self._served
 
-    async def attach(self, container_id: str, netns_fd: int, view: View, known: bool = False) -> None:
+    async def attach(
+        self, container_id: str, netns_fd: int, view: View, known: bool = False, made: ServerSockets | None = None
+    ) -> None:
         """Serve the container whose network namespace `netns_fd` is (it stays the caller's).
 
         `known`: it may have had a name server before this engine, and then gets it back on the same ports.
+        `made` are its sockets, where they were made ahead; they are taken over.
         Raises SystemFault, NotSupported or PermissionDenied; then nothing is left.
         """
         self.detach(container_id)
         with ExitStack() as undo, kernel_faults_explained("set up a container's name server"):
+            if made:
+                undo.callback(made.close)
             own_fd = os.dup(netns_fd)
             undo.callback(os.close, own_fd)
             work = reopen_server_sockets if known else open_server_sockets
-            sockets = await self._namespaces.run(own_fd, work)
+            sockets: ServerSockets = made if made else await self._namespaces.run(own_fd, work)
             undo.callback(sockets.close)
             resolver = _ContainerResolver(self, view, own_fd)
             server = ContainerServer(sockets, resolver)
