@@ -303,6 +303,8 @@ def test_published_ports_follow_the_gateway(engine: RunningEngine) -> None:
     make(engine, "a-net"), make(engine, "b-net")
     id = run(engine, "a-net", host={"PortBindings": {"80/tcp": [{}]}}, Cmd=["httpd", "-f", "-h", "/etc"])
 
+    sh(engine, id, "until wget -q -O - http://127.0.0.1/hostname; do :; done")
+
     def fetch() -> bytes:
         port = engine.get(f"/containers/{id}/json")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/hostname", timeout=5) as answer:
@@ -522,3 +524,29 @@ def test_a_macvlan_on_an_interface_of_the_host(engine: RunningEngine) -> None:
         assert (status, message[:34]) == (400, "invalid subinterface vlan name nos")
     finally:
         subprocess.run(["ip", "link", "del", "netslan0"], check=True)
+
+
+def test_published_ports_by_gateway_mode_and_version(engine: RunningEngine) -> None:
+    """Routed: at the container's own address only; NAT: translated for both IP versions; all gone at the end."""
+
+    def rules(family: str) -> str:
+        command = ["nft", "list", "table", family, f"wherry_{engine.instance}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    make(
+        engine,
+        "routed",
+        Options={"com.docker.network.bridge.gateway_mode_ipv4": "routed"},
+        **ipam({"Subnet": "10.213.88.0/24"}),
+    )
+    make(engine, "six", EnableIPv6=True)
+    routed = run(engine, "routed", host={"PortBindings": {"80/tcp": [{}]}})
+    assert "10.213.88.2 . tcp . 80" in rules("ip")
+    six = run(engine, "six", host={"PortBindings": {"80/tcp": [{}]}})
+    shown = endpoint(engine, six, "six")
+    assert f"{shown['IPAddress']} . 80" in rules("ip")
+    assert f"{shown['GlobalIPv6Address']} . 80" in rules("ip6")
+    for id in (routed, six):
+        engine.post(f"/containers/{id}/stop?t=0")
+    assert "10.213.88.2" not in rules("ip") and shown["IPAddress"] not in rules("ip")
+    assert shown["GlobalIPv6Address"] not in rules("ip6")
