@@ -1,7 +1,6 @@
 """Decompressing streams whose format is known by their first bytes only."""
 
 import bz2
-import gzip
 import io
 import lzma
 import zlib
@@ -28,8 +27,38 @@ def _open_zstd(stream: IO[bytes]) -> Readable:
     return decompressor.stream_reader(stream, read_across_frames=True, closefd=False)
 
 
+class _Gzip:
+    """gzip, member after member, with input in large pieces: Python's own reader takes 8 KiB at a time."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._inflater = zlib.decompressobj(wbits=31)
+        self._input = b""
+        self._started = False  # the current member
+
+    def read(self, size: int = -1, /) -> bytes:
+        while True:
+            if self._inflater.eof:
+                self._input = self._inflater.unused_data
+                self._inflater = zlib.decompressobj(wbits=31)
+                self._started = False
+            if not self._input:
+                self._input = self._stream.read(BUFFER_BYTES)
+                if not self._started:
+                    self._input = self._input.lstrip(b"\0")  # padding between and after members, as tapes have
+                if not self._input:
+                    if self._started:
+                        raise EOFError
+                    return b""
+            self._started = True
+            data = self._inflater.decompress(self._input, max(size, 1))
+            self._input = self._inflater.unconsumed_tail
+            if data:
+                return data
+
+
 _FORMATS: tuple[tuple[str, bytes, Callable[[IO[bytes]], Readable]], ...] = (
-    ("gzip", b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream, mode="rb")),
+    ("gzip", b"\x1f\x8b", _Gzip),
     ("zstd", b"\x28\xb5\x2f\xfd", _open_zstd),
     ("bzip2", b"BZh", bz2.BZ2File),
     ("xz", b"\xfd7zXZ\x00", lzma.LZMAFile),
@@ -80,7 +109,7 @@ class _Decompressing(_Raw):
             return super().readinto(buffer)
         except EOFError:
             raise InvalidParameter(f"the {self._name} data ends too early: the archive is truncated") from None
-        except (zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
+        except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
             raise InvalidParameter(f"the {self._name} data is damaged: {error}") from error
         except OSError as error:
             # bz2 has no exception of its own: "Invalid data stream" without an errno.

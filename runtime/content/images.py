@@ -9,11 +9,13 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Self
 
 from runtime.content.archive import Writable, write_diff
@@ -21,7 +23,7 @@ from runtime.content.changes import apply_changes
 from runtime.content.compression import Readable, decompressed
 from runtime.content.documents import descriptor_of, encode, parse_config, parse_manifest
 from runtime.content.image import Image, LoadedImage
-from runtime.content.layers import LayerStore
+from runtime.content.layers import LayerStore, UnpackedLayer
 from runtime.content.layout import Layout
 from runtime.content.load import Progress, load_archive
 from runtime.content.save import index_of, write_archive
@@ -45,6 +47,8 @@ from runtime.oci.reference import Reference, parse, parse_name
 
 log = logging.getLogger(__name__)
 
+UNPACKING_AT_ONCE = 3
+NOTHING: Mapping[str, UnpackedLayer] = MappingProxyType({})
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -93,6 +97,12 @@ class ImageStore:
         """
         with self._lock:
             return self._images[self._find(name)]
+
+    def of_reference(self, reference: Reference) -> Image | None:
+        """The image that has exactly this tag or digest."""
+        with self._lock:
+            image_id = self._find_reference(reference)
+            return self._images[image_id] if image_id else None
 
     def _find(self, name: str) -> str:
         if (image_id := self._find_id(name)) is not None:
@@ -327,8 +337,16 @@ class ImageStore:
         if self._images:
             self._write_index()
 
-    def _assemble(self, descriptor: Descriptor, manifest_bytes: bytes) -> Image:
-        """The image a manifest in the layout describes, its layers unpacked if they are not."""
+    def _assemble(
+        self,
+        descriptor: Descriptor,
+        manifest_bytes: bytes,
+        unpacked: Mapping[str, UnpackedLayer] = NOTHING,
+    ) -> Image:
+        """The image a manifest in the layout describes, its layers unpacked if they are not.
+
+        `unpacked`: layers that only lack their names, by chain ID.
+        """
         manifest = parse_manifest(manifest_bytes)
         image_id = manifest["config"]["digest"]
         config = parse_config(self._layout.read(image_id))
@@ -338,10 +356,7 @@ class ImageStore:
                 f"the image's manifest has {len(manifest['layers'])} layers, its configuration {len(diff_ids)}"
             )
         chain_ids = digest.chain_ids(diff_ids)
-        for height, (diff_id, layer) in enumerate(zip(diff_ids, manifest["layers"], strict=True), start=1):
-            if chain_ids[height - 1] not in self._layers:
-                with self._layout.open(layer["digest"]) as blob:
-                    self._layers.add(chain_ids[:height], diff_id, blob)
+        self._unpack_missing(chain_ids, diff_ids, manifest["layers"], unpacked)
         return Image(
             id=image_id,
             references=(),
@@ -357,6 +372,38 @@ class ImageStore:
             ),
             layers=tuple(manifest["layers"]),
         )
+
+    def _unpack_missing(
+        self,
+        chain_ids: Sequence[str],
+        diff_ids: Sequence[str],
+        layers: Sequence[Descriptor],
+        unpacked: Mapping[str, UnpackedLayer],
+    ) -> None:
+        """Layers do not depend on each other until they are named, so several are unpacked at the same time."""
+        missing = [height for height, chain_id in enumerate(chain_ids) if chain_id not in self._layers]
+        found = {height: unpacked[chain_ids[height]] for height in missing if chain_ids[height] in unpacked}
+
+        def unpack(height: int) -> UnpackedLayer:
+            with self._layout.open(layers[height]["digest"]) as blob:
+                return self._layers.unpack(diff_ids[height], blob)
+
+        to_unpack = [height for height in missing if height not in found]
+        own: dict[int, UnpackedLayer] = {}
+        try:
+            if len(to_unpack) == 1:
+                own[to_unpack[0]] = unpack(to_unpack[0])
+            elif to_unpack:
+                with ThreadPoolExecutor(min(UNPACKING_AT_ONCE, len(to_unpack)), "unpack") as pool:
+                    futures = {height: pool.submit(unpack, height) for height in to_unpack}
+                    wait(futures.values())
+                    own |= {height: future.result() for height, future in futures.items() if not future.exception()}
+                    for future in futures.values():
+                        future.result()
+            self._layers.adopt([(chain_ids[: height + 1], (found | own)[height]) for height in missing])
+        finally:
+            for layer in own.values():
+                self._layers.discard(layer)
 
 
 class Ingest:
@@ -390,11 +437,51 @@ class Ingest:
     def open_blob(self, blob: str) -> IO[bytes]:
         return self._store._layout.open(blob)
 
-    def add_image(self, manifest: bytes, references: Sequence[Reference]) -> Image:
+    def receive_layer(self, source: Readable, expected: str, diff_id: str) -> UnpackedLayer:
+        """Stores the blob `expected` and unpacks it while it arrives; the result is for `add_image` or `discard`.
+
+        Raises InvalidParameter when the compressed or the plain content is not what the digests say.
+        """
+        store = self._store
+        received: list[UnpackedLayer] = []
+
+        def receive(out: Writable) -> None:
+            tee = _Tee(source, out)
+            received.append(store._layers.unpack(diff_id, tee))
+            while tee.read(1 << 18):
+                pass  # what follows the compressed data counts in the digest
+
+        try:
+            store._layout.create(receive, expected, self._hold)
+        except BaseException:
+            for layer in received:
+                store._layers.discard(layer)
+            raise
+        return received[0]
+
+    def has_layer(self, chain_id: str) -> bool:
+        """Whether the layer is unpacked; if so it stays until the end of the batch."""
+        self._hold(chain_id)
+        return chain_id in self._store._layers
+
+    def unpack_layer(self, blob: str, diff_id: str) -> UnpackedLayer:
+        """As `receive_layer`, for a blob that is here."""
+        with self._store._layout.open(blob) as source:
+            return self._store._layers.unpack(diff_id, source)
+
+    def discard(self, layer: UnpackedLayer) -> None:
+        self._store._layers.discard(layer)
+
+    def add_image(
+        self,
+        manifest: bytes,
+        references: Sequence[Reference],
+        unpacked: Mapping[str, UnpackedLayer] = NOTHING,
+    ) -> Image:
         """Makes the image of `manifest` known under `references`; its blobs must be there already.
 
-        Unpacks the layers that are not. Raises InvalidParameter when manifest, configuration and layers do
-        not agree, NotFound when a blob is missing.
+        Unpacks the layers that are neither there nor among the `unpacked` (by chain ID). Raises InvalidParameter
+        when manifest, configuration and layers do not agree, NotFound when a blob is missing.
         """
         store = self._store
         parsed = parse_manifest(manifest)
@@ -404,7 +491,7 @@ class Ingest:
         for chain_id in digest.chain_ids(config["rootfs"]["diff_ids"]):
             self._hold(chain_id)
         self.add_blob(io.BytesIO(manifest))
-        image = store._assemble(descriptor_of(manifest, parsed.get("mediaType", MANIFEST)), manifest)
+        image = store._assemble(descriptor_of(manifest, parsed.get("mediaType", MANIFEST)), manifest, unpacked)
         store._layout.sync(image.blobs)
         return store._add(image, references)
 
@@ -437,6 +524,19 @@ class Ingest:
             if content not in self.held:
                 self.held.add(content)
                 self._store._in_use[content] += 1
+
+
+class _Tee:
+    """Passes a stream through and keeps a copy."""
+
+    def __init__(self, source: Readable, copy: Writable) -> None:
+        self._source = source
+        self._copy = copy
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._copy.write(data)
+        return data
 
 
 def _stored(reference: Reference) -> Reference:

@@ -6,15 +6,16 @@
 A layer directory is filled under a temporary name and appears whole.
 """
 
-import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.content.archive import unpack_layer
+from runtime.content.archive import Unpacked, unpack_layer
 from runtime.content.compression import Readable, buffered_reader, decompressed
 from runtime.content.merged import stat_directory
 from runtime.content.trash import Trash
@@ -40,6 +41,7 @@ class LayerStore:
         self._trash = trash
         directory.mkdir(mode=0o700, exist_ok=True)
         self._sizes: dict[str, int] = {}
+        self._adopting = threading.Lock()
         for path in directory.iterdir():
             size_bytes = None if path.name.startswith(_UNFINISHED_PREFIX) else _recorded_size(path)
             if size_bytes is None:
@@ -63,28 +65,51 @@ class LayerStore:
         Hashes while unpacking: raises InvalidParameter when the tar is not the one `diff_id` names, or is not
         fit for a layer, and leaves nothing behind then.
         """
+        self.adopt([(chain_ids, self.unpack(diff_id, source))])
+
+    def unpack(self, diff_id: str, source: Readable) -> "UnpackedLayer":
+        """The first half of `add`, which does not need the layers below: any number may run at the same time.
+
+        The result is for `adopt` or `discard`.
+        """
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=self._directory))
         try:
-            size_bytes = self._unpack(unfinished / "diff", chain_ids[:-1], diff_id, source)
-            facts = {"diff_id": diff_id, "size_bytes": size_bytes}
+            unpacked = self._unpack(unfinished / "diff", diff_id, source)
+            facts = {"diff_id": diff_id, "size_bytes": unpacked.size_bytes}
             (unfinished / "layer.json").write_text(json.dumps(facts))
-            sync_filesystem(str(unfinished))  # a layer that has its name is whole, also after a power cut
-            try:
-                os.rename(unfinished, self._directory / digest.hex_of(chain_ids[-1]))
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                self._trash.discard(unfinished)  # another thread unpacked the same layer meanwhile
         except BaseException:
             self._trash.discard(unfinished)
             raise
-        self._sizes[chain_ids[-1]] = size_bytes
+        return UnpackedLayer(unfinished, unpacked.size_bytes, unpacked.implied)
+
+    def adopt(self, layers: Sequence[tuple[Sequence[str], "UnpackedLayer"]]) -> None:
+        """Gives unpacked layers their names: each with its chain IDs, bottom first, those below earlier or known.
+
+        What was not adopted before a failure stays to be discarded.
+        """
+        with self._adopting:
+            layers = [(chain_ids, layer) for chain_ids, layer in layers if chain_ids[-1] not in self._sizes]
+            for number, (chain_ids, layer) in enumerate(layers):
+                unnamed = {chain_id: lower.path for (*_, chain_id), lower in layers[:number]}
+                self._describe_implied(layer, chain_ids[:-1], unnamed)
+            if layers:
+                sync_filesystem(str(self._directory))  # a layer that has its name is whole, also after a power cut
+            for chain_ids, layer in layers:
+                os.rename(layer.path, self._directory / digest.hex_of(chain_ids[-1]))
+                self._sizes[chain_ids[-1]] = layer.size_bytes
+
+    def discard(self, layer: "UnpackedLayer") -> None:
+        """Away with what was unpacked, unless it was adopted."""
+        try:
+            self._trash.discard(layer.path)
+        except FileNotFoundError:
+            pass
 
     def remove(self, chain_id: str) -> None:
         self._trash.discard(self._directory / digest.hex_of(chain_id))
         del self._sizes[chain_id]
 
-    def _unpack(self, diff: Path, below: Sequence[str], diff_id: str, source: Readable) -> int:
+    def _unpack(self, diff: Path, diff_id: str, source: Readable) -> Unpacked:
         diff.mkdir()
         diff.chmod(0o755)
         plain, _ = decompressed(source)
@@ -98,22 +123,24 @@ class LayerStore:
                 f"the layer's content has the digest {hashing.digest()}, the image says {diff_id}: "
                 "the archive is damaged, fetch it again"
             )
-        self._describe_implied(diff, unpacked.implied, below)
-        return unpacked.size_bytes
+        return unpacked
 
-    def _describe_implied(self, diff: Path, implied: Sequence[str], below: Sequence[str]) -> None:
+    def _describe_implied(self, layer: "UnpackedLayer", below: Sequence[str], unnamed: Mapping[str, Path]) -> None:
         """Gives directories the tar only implied the owner and mode they have in the layers below.
 
         Overlayfs shows a directory as its topmost layer has it; without this a layer holding only
-        `tmp/file` would make /tmp root's own.
+        `tmp/file` would make /tmp root's own. `unnamed`: layers below that have no name yet, by chain ID.
         """
-        lower = [str(layer_path(self._directory, chain_id)) for chain_id in reversed(below)]
-        if not lower or not implied:
+        if not below or not layer.implied:
             return
-        top_fd = open_directory(diff)
+        lower = [
+            str(unnamed[chain_id] / "diff" if chain_id in unnamed else layer_path(self._directory, chain_id))
+            for chain_id in reversed(below)
+        ]
+        top_fd = open_directory(layer.path / "diff")
         directories = RootedDirectories(top_fd)
         try:
-            for path in implied:
+            for path in layer.implied:
                 info = stat_directory(lower, path)
                 if info is None:
                     continue
@@ -127,6 +154,15 @@ class LayerStore:
         finally:
             directories.close()
             os.close(top_fd)
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedLayer:
+    """A layer without its name yet. `implied`: see `runtime.content.archive.Unpacked`."""
+
+    path: Path
+    size_bytes: int
+    implied: tuple[str, ...]
 
 
 def _recorded_size(layer: Path) -> int | None:

@@ -4,6 +4,7 @@ Docker's schema 2 manifests and lists have the same shape under other media type
 """
 
 import os
+import re
 from typing import TypedDict
 
 from runtime.errors import InvalidParameter
@@ -137,6 +138,18 @@ _MACHINES = {
 }
 
 
+_SYSTEMS = ("linux", "windows", "darwin", "freebsd")
+_PLATFORM_PART = re.compile(r"[a-z0-9_.-]+")
+_ALIASES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "i386": ("386", ""),
+}
+
+
 def platform_of_host() -> Platform:
     """The platform whose images run on this kernel; an unknown machine keeps the kernel's name for it."""
     machine = os.uname().machine
@@ -154,6 +167,44 @@ def platform_matches(wanted: Platform, offered: Platform) -> bool:
         and offered["architecture"] == wanted["architecture"]
         and (not offered.get("variant") or offered.get("variant") == wanted.get("variant"))
     )
+
+
+def parse_platform(text: str) -> Platform:
+    """`os`, `architecture` or `os/architecture[/variant]`, as containerd's platforms.Parse. Raises InvalidParameter."""
+    parts = text.lower().split("/")
+    if not all(_PLATFORM_PART.fullmatch(part) for part in parts) or len(parts) > 3:
+        raise InvalidParameter(f'"{text}": invalid platform: it is os[/architecture[/variant]], as linux/arm64')
+    host = platform_of_host()
+    if len(parts) == 1 and parts[0] not in _SYSTEMS:
+        parts = [host["os"], parts[0]]
+    if len(parts) == 1:
+        return Platform(os=parts[0], architecture=host["architecture"])
+    architecture, variant = _ALIASES.get(parts[1], (parts[1], ""))
+    platform = Platform(os=parts[0], architecture=architecture)
+    if given := (parts[2] if len(parts) > 2 else variant):
+        platform["variant"] = given
+    return platform
+
+
+def platform_text(platform: Platform) -> str:
+    """`linux/arm64/v8`, as messages have it."""
+    variant = platform.get("variant")
+    return f"{platform['os']}/{platform['architecture']}" + (f"/{variant}" if variant else "")
+
+
+def image_for(index: Index, wanted: Platform) -> Descriptor | None:
+    """The index's entry for `wanted`; the exact variant before one without."""
+    fitting = [
+        entry for entry in index["manifests"] if (platform := entry.get("platform")) and _offers(wanted, platform)
+    ]
+    exact = [entry for entry in fitting if entry["platform"].get("variant") == wanted.get("variant")]
+    return next(iter([*exact, *fitting]), None)
+
+
+def _offers(wanted: Platform, offered: Platform) -> bool:
+    if not wanted.get("variant"):  # any variant will do
+        return (offered["os"], offered["architecture"]) == (wanted["os"], wanted["architecture"])
+    return platform_matches(wanted, offered)
 
 
 def choose_platform(index: Index) -> Descriptor:

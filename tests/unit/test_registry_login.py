@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from runtime.errors import InvalidParameter, SystemFault, Unauthorized, WherryError
-from runtime.registry.login import Credentials, is_insecure, login
+from runtime.registry.hosts import RegistrySettings
+from runtime.registry.login import Credentials, login
 
 GOOD = "Basic " + base64.b64encode(b"ada:secret").decode()
 
@@ -106,5 +107,6 @@ def test_addresses() -> None:
         login("not a host", Credentials("ada", "secret"))
     with pytest.raises(InvalidParameter, match="username"):
         login("127.0.0.1:1", Credentials("", "secret"))
+    is_insecure = RegistrySettings().is_insecure
     assert is_insecure("127.3.4.5:5000") and is_insecure("[::1]:5000") and is_insecure("localhost")
     assert not is_insecure("example.test:5000")

@@ -1,7 +1,6 @@
 """One module per resource of the Engine API, each with its table of routes."""
 
 from runtime.api.handlers import (
-    auth,
     builder,
     container_files,
     container_streams,
@@ -13,6 +12,7 @@ from runtime.api.handlers import (
     images,
     networks,
     plugins,
+    registries,
     swarm,
     system,
     volumes,
@@ -31,7 +31,7 @@ ROUTES: list[Route] = [
     *volumes.ROUTES,
     *system.ROUTES,
     *disk_usage.ROUTES,
-    *auth.ROUTES,
+    *registries.ROUTES,
     *builder.ROUTES,
     *plugins.ROUTES,
     *swarm.ROUTES,
