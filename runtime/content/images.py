@@ -214,6 +214,10 @@ class ImageStore:
             self._write_index()
             return self._images[image.id]
 
+    def discard_layer(self, layer: UnpackedLayer) -> None:
+        """Away with what `Ingest.receive_layer` made, unless it became part of an image."""
+        self._layers.discard(layer)
+
     # --- names --------------------------------------------------------------------------------------------
 
     def tag(self, image_id: str, reference: str) -> Image:
@@ -438,7 +442,7 @@ class Ingest:
         return self._store._layout.open(blob)
 
     def receive_layer(self, source: Readable, expected: str, diff_id: str) -> UnpackedLayer:
-        """Stores the blob `expected` and unpacks it while it arrives; the result is for `add_image` or `discard`.
+        """Stores the blob `expected` and unpacks it while it arrives; the result is for `add_image` or `discard_layer`.
 
         Raises InvalidParameter when the compressed or the plain content is not what the digests say.
         """
@@ -468,9 +472,6 @@ class Ingest:
         """As `receive_layer`, for a blob that is here."""
         with self._store._layout.open(blob) as source:
             return self._store._layers.unpack(diff_id, source)
-
-    def discard(self, layer: UnpackedLayer) -> None:
-        self._store._layers.discard(layer)
 
     def add_image(
         self,

@@ -13,8 +13,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from runtime import __version__
+from runtime.daemon import registry_options
 from runtime.daemon.hosts import Host, TlsFiles, parse_hosts
 from runtime.daemon.server import serve
 from runtime.engine.engine import Engine
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="CDI specifications of devices, in JSON; may be repeated (default: /etc/cdi and /var/run/cdi)",
     )
+    registry_options.add_arguments(parser)
     parser.add_argument("--embedded-images", type=Path, metavar="DIR", help="image archives to load at the first start")
     parser.add_argument(
         "--host-gateway-ip",
@@ -104,9 +107,10 @@ def main(argv: list[str] | None = None) -> int:
             data_root = (args.data_root or DEFAULT_DATA_ROOT).absolute()
             tls = TlsFiles(args.tlsverify, args.tlscacert, args.tlscert, args.tlskey)
             hosts = parse_hosts(args.host or [f"unix://{run_dir}/docker.sock"], tls)
-            cdi = {"cdi_spec_dirs": tuple(args.cdi_spec_dir)} if args.cdi_spec_dir else {}
+            cdi: dict[str, Any] = {"cdi_spec_dirs": tuple(args.cdi_spec_dir)} if args.cdi_spec_dir else {}
             gateway = _address(args.host_gateway_ip)
-            settings = EngineSettings(data_root, run_dir, args.embedded_images, gateway, **cdi)
+            registries = registry_options.settings_of(args)
+            settings = EngineSettings(data_root, run_dir, args.embedded_images, gateway, registries, **cdi)
             asyncio.run(_run(settings, hosts, _group(args.group)))
     except (WherryError, OSError) as error:
         print(f"wherryd: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ from runtime.engine import embedded
 from runtime.engine.container_files import ContainerFiles
 from runtime.engine.containers import ContainerService
 from runtime.engine.control import Control
+from runtime.engine.distribution.service import Distribution
 from runtime.engine.events import Event, EventBus
 from runtime.engine.execs import ExecService
 from runtime.engine.health import HealthMonitors
@@ -73,6 +74,8 @@ class Engine:
         self._exits.callback(self.store.close)
         self.images = ImageStore(settings.data_root)
         self._exits.callback(self.images.close)
+        self.distribution = Distribution(settings.registries, self.images, self.events)
+        self._exits.callback(self.distribution.close)
         self.snapshots = Snapshots(settings.data_root)
         trash = Trash(settings.data_root / "trash")
         self.volumes = VolumeService(settings.volumes_dir, self.store, self.events, trash)

@@ -4,9 +4,11 @@ Engines with different data roots never share a bridge, an nft table, a cgroup o
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from runtime.registry.hosts import RegistrySettings
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class EngineSettings:
     run_dir: Path
     embedded_images: Path | None = None
     host_gateway_ip: str = ""  # the computer of whoever uses this engine; empty: a network's gateway
+    registries: RegistrySettings = field(default_factory=RegistrySettings)
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
     @cached_property

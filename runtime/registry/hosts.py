@@ -76,6 +76,13 @@ class Endpoint:
     is_mirror: bool = False
 
 
+def is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
 def host_of(address: str) -> str:
     """The host of what a person logs in to: a name, or a URL. Raises InvalidParameter."""
     host = urlsplit(address if "://" in address else f"//{address}").netloc.rpartition("@")[2]

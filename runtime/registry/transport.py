@@ -23,7 +23,7 @@ from requests.utils import get_environ_proxies
 
 from runtime.errors import Unauthorized
 from runtime.registry.errors import RegistryError, answered
-from runtime.registry.hosts import Endpoint, RegistrySettings
+from runtime.registry.hosts import Endpoint, RegistrySettings, is_loopback
 
 CLIENT_ID = "wherry"
 CONNECTIONS_MAX = 8
@@ -105,7 +105,8 @@ class Transport:
     def _send(self, method: str, url: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", self._timeout_s)
         options.setdefault("stream", True)  # nobody sends us more than we mean to read
-        proxies = get_environ_proxies(url)
+        # Never for this machine's own, as Go's ProxyFromEnvironment.
+        proxies = {} if is_loopback(urlsplit(url).hostname or "") else get_environ_proxies(url)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)

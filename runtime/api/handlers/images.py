@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from runtime.api import filters, wire
+from runtime.api.handlers import registries
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
 from runtime.api.thread_streams import body_file
@@ -98,14 +99,10 @@ async def load(engine: Engine, request: Request) -> Answer:
 
 
 async def create(engine: Engine, request: Request) -> Answer:
-    """`fromSrc=-` imports the body's tar; `fromImage` would pull."""
+    """`fromSrc=-` imports the body's tar; `fromImage` pulls."""
     source = request.query.text("fromSrc")
     if request.query.text("fromImage"):
-        name = request.query.text("fromImage")
-        raise NotSupported(
-            f"cannot pull {name}: this version of Wherry does not pull from registries yet; "
-            "load the image from a file with `docker load` or `wherry load`"
-        )
+        return await registries.pull(engine, request)
     if source != "-":
         raise NotSupported("images are imported from the request's body only: use `docker import - NAME`")
     repository, tag = request.query.text("repo"), request.query.text("tag")

@@ -5,6 +5,7 @@ from runtime.api.wire.files import committed_config, path_stat
 from runtime.api.wire.images import image_created_s, image_inspect, image_summary
 from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
+from runtime.api.wire.progress import error_line, message_line, progress_lines
 from runtime.api.wire.stats import container_stats
 from runtime.api.wire.system import event
 from runtime.api.wire.times import NEVER, human_duration, parse_moment, parse_timestamp, timestamp
@@ -18,6 +19,7 @@ __all__ = [
     "container_stats",
     "container_summary",
     "endpoints",
+    "error_line",
     "event",
     "exec_inspect",
     "human_duration",
@@ -25,11 +27,13 @@ __all__ = [
     "image_inspect",
     "image_summary",
     "info",
+    "message_line",
     "network",
     "network_summary",
     "parse_moment",
     "parse_timestamp",
     "path_stat",
+    "progress_lines",
     "timestamp",
     "version",
     "volume",

@@ -22,6 +22,7 @@ from runtime.cgroups import HostFacts, host_facts
 from runtime.engine import cdi
 from runtime.engine.engine import Engine
 from runtime.oci.image import platform_of_host
+from runtime.registry.hosts import RegistrySettings
 
 UNKNOWN = "N/A"  # moby's word for a commit it cannot tell
 FILE_SYSTEM_NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs", "overlay": "overlayfs"}  # statfs magics in moby
@@ -111,9 +112,7 @@ def info(engine: Engine, api_version: tuple[int, int], debug: bool, firewall: Se
         "Architecture": host.machine,
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}},
-            "Mirrors": [],
+            **_registries(engine.settings.registries),
         },
         "NCPU": len(os.sched_getaffinity(0)),
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -211,6 +210,22 @@ def _security_options() -> list[str]:
     if os.path.exists("/proc/self/ns/cgroup"):
         options.append("name=cgroupns")
     return options
+
+
+def _registries(settings: RegistrySettings) -> dict[str, Any]:
+    mirrors = list(settings.mirrors)
+    hosts = {
+        host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False}
+        for host in settings.insecure
+        if "/" not in host
+    }
+    hub = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
+    networks = [network for network in settings.insecure if "/" in network]
+    return {
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+        "IndexConfigs": {"docker.io": hub, **hosts},
+        "Mirrors": mirrors,
+    }
 
 
 def _environment(name: str) -> str:

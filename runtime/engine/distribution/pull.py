@@ -137,7 +137,7 @@ class Pull:
         waiting: deque[_Layer],
         unpacked: dict[str, UnpackedLayer],
     ) -> None:
-        failures: list[BaseException] = []
+        failures: list[Exception] = []
 
         def work() -> None:
             try:
@@ -147,7 +147,7 @@ class Pull:
                         unpacked[layer.chain_id] = result
             except IndexError:
                 pass  # another worker took the last
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 (raised by whoever waits for the threads)
                 failures.append(error)
                 self._shared.release(self)  # the others need not go on
 

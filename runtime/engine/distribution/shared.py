@@ -20,7 +20,7 @@ class _Fetch:
     def __init__(self) -> None:
         self.cancellation = Cancellation()
         self.result: UnpackedLayer | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self.is_done = False
         self.owners: list[object] = []
         self.listeners: list[Tell] = []
@@ -72,7 +72,7 @@ class SharedLayers:
         result, failure = None, None
         try:
             result = work(fetch.cancellation, fetch.tell)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 (raised by all who wait)
             failure = error
         with self._lock:
             fetch.result, fetch.error, fetch.is_done = result, failure, True
