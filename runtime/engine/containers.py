@@ -86,7 +86,7 @@ class ContainerService:
         self.watches = Watches(self.cgroup_of, self.publish)
         self.mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
         self._bundles = Bundles(settings, self.mounts)
-        self._links = Links(self._containers, networks)
+        self._links = Links(self._containers, networks, settings.bundles_dir)
         self._facts = host_facts()
         self._cgroup_parents = CgroupParents(settings, store)
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)

@@ -169,11 +169,13 @@ class Control:
         """SIGKILL until it has ended; nothing for one that has. Raises SystemFault when that does not help."""
         ended = container.next_exit()
         try:
-            await self._signal(container, signal.SIGKILL)
             async with asyncio.timeout(KILL_TIMEOUT_S):
+                try:
+                    await self._signal(container, signal.SIGKILL)
+                except Conflict:
+                    if not container.state.is_up:
+                        return  # else its process has gone, and that is about to be noted
                 await ended
-        except Conflict:
-            return
         except TimeoutError:
             raise SystemFault(
                 f"tried to kill container {container.id}, but did not receive an exit event: a process in it is "

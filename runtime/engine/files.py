@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def remove_from_hosts(path: Path, addresses: Iterable[IpAddress]) -> None:
     with contextlib.suppress(FileNotFoundError):
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(line for line in lines if (line.split() or [""])[0] not in gone))
+
+
+def change_in_hosts(path: Path, names: str, address: IpAddress) -> None:
+    """For a running container: whoever has exactly these names is at this address now."""
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text()
+        changed = re.sub(rf"^\S+\t{re.escape(names)}$", f"{address}\t{names}", text, flags=re.MULTILINE)
+        if changed != text:
+            path.write_text(changed)
 
 
 def change_resolver(path: Path, options: Options, before: str | None, now: str | None) -> None:

@@ -5,12 +5,12 @@ On user-defined networks a link is just a name that only one container uses: see
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.engine import files
 from runtime.engine.container import Container
 from runtime.engine.networks import NetworkService
 from runtime.engine.options import parse_link, parse_port
@@ -89,8 +89,9 @@ def _is_passed_on(entry: str) -> bool:
 class Links:
     """Who is linked to whom, by container id: `Container.links` of all, and the way back."""
 
-    def __init__(self, containers: Mapping[str, Container], networks: NetworkService) -> None:
+    def __init__(self, containers: Mapping[str, Container], networks: NetworkService, bundles_dir: Path) -> None:
         self._containers = containers
+        self._bundles_dir = bundles_dir
         self._networks = networks
         self._parents: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -137,7 +138,8 @@ class Links:
             parent = self._containers[id]
             for alias, child in self._children(parent):
                 if child is container and parent.state.has_process:
-                    _rewrite_hosts(parent.directory / "hosts", self._linked(parent, alias, child))
+                    linked = self._linked(parent, alias, child)
+                    files.change_in_hosts(self._bundles_dir / id / "hosts", linked.host_names, linked.address)
 
     def _children(self, container: Container) -> list[tuple[str, Container]]:
         return [(alias, self._containers[id]) for alias, id in container.links.items() if id in self._containers]
@@ -150,12 +152,3 @@ class Links:
         if attachment is None or not attachment.addresses:
             raise SystemFault(f"Cannot link to /{child.name}, as it does not belong to the default network")
         return Linked(owner.name, alias, child, attachment.addresses[0])
-
-
-def _rewrite_hosts(path: Path, linked: Linked) -> None:
-    """In place, for it is a mounted file."""
-    line = re.compile(rf"^\S+\t{re.escape(linked.host_names)}$", re.MULTILINE)
-    text = path.read_text()
-    changed = line.sub(f"{linked.address}\t{linked.host_names}", text)
-    if changed != text:
-        path.write_text(changed)
