@@ -25,10 +25,12 @@ _TABLE_NAME = "wherry_dns"
 _BACKLOG = 64
 _Result = TypeVar("_Result")
 
-# The doubled table lines make "delete if it exists" of one transaction.
-_TABLE = """\
+# "Delete if it exists", in one transaction with what comes behind. The kernel waits some 10 ms after a deletion.
+_DELETION = """\
 table ip {table}
 delete table ip {table}
+"""
+_TABLE = """\
 table ip {table} {{
     chain questions {{
         type nat hook output priority -100; policy accept;
@@ -84,7 +86,7 @@ def open_server_sockets() -> ServerSockets:
     with ExitStack() as undo, Nftables() as nftables:
         sockets = _bind(0, 0)
         undo.callback(sockets.close)
-        _lead_to(sockets, nftables)
+        _lead_to(sockets, nftables, _TABLE)
         undo.pop_all()
     return sockets
 
@@ -99,7 +101,7 @@ def reopen_server_sockets() -> ServerSockets:
             ports, sockets = {}, _bind(0, 0)
         undo.callback(sockets.close)
         if len(ports) != 2:
-            _lead_to(sockets, nftables)
+            _lead_to(sockets, nftables, _DELETION + _TABLE)
         undo.pop_all()
     return sockets
 
@@ -125,6 +127,6 @@ def _bind(udp_port: int, tcp_port: int) -> ServerSockets:
     return ServerSockets(udp, tcp)
 
 
-def _lead_to(sockets: ServerSockets, nftables: Nftables) -> None:
+def _lead_to(sockets: ServerSockets, nftables: Nftables, rules: str) -> None:
     udp_port, tcp_port = sockets.udp.getsockname()[1], sockets.tcp.getsockname()[1]
-    nftables.run(_TABLE.format(table=_TABLE_NAME, address=RESOLVER_ADDRESS, udp_port=udp_port, tcp_port=tcp_port))
+    nftables.run(rules.format(table=_TABLE_NAME, address=RESOLVER_ADDRESS, udp_port=udp_port, tcp_port=tcp_port))
