@@ -8,6 +8,7 @@ import io
 import logging
 import re
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -34,6 +35,7 @@ from runtime.oci.image import (
     ANNOTATION_IMAGE_NAME,
     CONFIG,
     LAYER_TAR,
+    LAYER_TAR_GZIP,
     MANIFEST,
     ContainerDefaults,
     Descriptor,
@@ -48,6 +50,8 @@ from runtime.oci.reference import Reference, parse, parse_name
 log = logging.getLogger(__name__)
 
 UNPACKING_AT_ONCE = 3
+GZIP_LEVEL = 5
+PLAIN_LAYER_TYPES = (LAYER_TAR, "application/vnd.docker.image.rootfs.diff.tar")
 NOTHING: Mapping[str, UnpackedLayer] = MappingProxyType({})
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -241,6 +245,28 @@ class ImageStore:
             self._write_index()
             return self._images[image_id]
 
+    def add_digest(self, image_id: str, reference: Reference) -> None:
+        """Notes the digest an image has in a repository it was pushed to. Raises NotFound."""
+        with self._lock:
+            self._references[_stored(reference)] = self._find(image_id)
+            self._write_index()
+
+    def tags_of(self, repository: Reference) -> dict[Reference, Image]:
+        """What the tags of a repository stand for, in the order of their names."""
+        with self._lock:
+            found = {name: owner for name, owner in self._references.items() if name.tag}
+            mine = {name: self._images[owner] for name, owner in found.items() if name.name == repository.name}
+            return dict(sorted(mine.items(), key=lambda item: item[0].tag or ""))
+
+    def repositories_with(self, blob: str, domain: str) -> list[str]:
+        """Paths of the repositories at `domain` that had the blob when an image came from or went to them."""
+        with self._lock:
+            return [
+                name.path
+                for name, owner in self._references.items()
+                if name.domain == domain and name.digest and blob in self._images[owner].blobs
+            ]
+
     # --- removing -----------------------------------------------------------------------------------------
 
     def delete(self, image_id: str) -> list[str]:
@@ -311,6 +337,35 @@ class ImageStore:
                 return [(owner, tagged) for owner, tagged in tags if tagged.tag]
         reference = wanted.with_default_tag()
         return [(self._find(name), reference if reference in self._references else None)]
+
+    def read_blob(self, blob: str) -> bytes:
+        """A document. Raises NotFound."""
+        return self._layout.read(blob)
+
+    def with_compressed_layers(self, image_id: str, ingest: "Ingest") -> Image:
+        """The image with its uncompressed layers kept in gzip from now on, as registries expect them."""
+        image = self.get(image_id)
+        plain = {layer["digest"] for layer in image.layers if layer["mediaType"] in PLAIN_LAYER_TYPES}
+        if not plain:
+            return image
+        with ThreadPoolExecutor(UNPACKING_AT_ONCE, "compress") as pool:
+            done = dict(zip(plain, pool.map(ingest.compress, plain), strict=True))
+        manifest = Manifest(
+            schemaVersion=2,
+            mediaType=MANIFEST,
+            config=Descriptor(mediaType=CONFIG, digest=image.id, size=len(self._layout.read(image.id))),
+            layers=[done.get(layer["digest"], layer) for layer in image.layers],
+        )
+        data = encode(manifest)
+        ingest.add_blob(io.BytesIO(data))
+        with self._lock:
+            current = self._images[self._find(image_id)]
+            changed = replace(current, manifest=descriptor_of(data, MANIFEST), layers=tuple(manifest["layers"]))
+            self._layout.sync(changed.blobs)
+            self._images[image_id] = changed
+            self._write_index()
+            self._collect(current.blobs)
+            return self._images[image_id]
 
     # --- the index on disk --------------------------------------------------------------------------------
 
@@ -462,6 +517,19 @@ class Ingest:
                 store._layers.discard(layer)
             raise
         return received[0]
+
+    def compress(self, blob: str) -> Descriptor:
+        """An uncompressed layer as a gzip blob: the same bytes for the same layer, whenever and wherever."""
+
+        def fill(out: Writable) -> None:
+            deflater = zlib.compressobj(GZIP_LEVEL, wbits=31)
+            with self.open_blob(blob) as file:
+                while chunk := file.read(1 << 20):
+                    out.write(deflater.compress(chunk))
+            out.write(deflater.flush())
+
+        found, size = self.create_blob(fill)
+        return Descriptor(mediaType=LAYER_TAR_GZIP, digest=found, size=size)
 
     def has_layer(self, chain_id: str) -> bool:
         """Whether the layer is unpacked; if so it stays until the end of the batch."""

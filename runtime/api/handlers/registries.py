@@ -8,19 +8,21 @@ import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from runtime.api import wire
+from runtime.api import filters, wire
 from runtime.api.errors import message_of
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, json_response
 from runtime.engine.distribution.service import Distribution, Transfer
 from runtime.engine.engine import Engine
-from runtime.errors import InvalidParameter
-from runtime.oci.image import parse_platform
-from runtime.oci.reference import Reference, parse_name
+from runtime.errors import InvalidParameter, NotFound
+from runtime.oci.image import Platform, parse_platform, platform_matches, platform_text
+from runtime.oci.reference import Reference, parse, parse_name
 
 if TYPE_CHECKING:
     from runtime.registry.transport import Credentials
 
+SEARCH_FILTERS = ("is-automated", "is-official", "stars")
+SEARCH_LIMIT = 25
 AUTH_FIELDS = ("serveraddress", "username", "password", "identitytoken")
 
 
@@ -74,6 +76,51 @@ async def _lines(distribution: Distribution, transfer: Transfer) -> AsyncIterato
         distribution.end(transfer)
 
 
+async def push(engine: Engine, request: Request) -> Answer:
+    reference = parse_name(request.params["name"])
+    if reference.digest:
+        raise InvalidParameter("cannot push a digest reference")
+    if tag := request.query.text("tag"):
+        reference = _reference(reference.familiar_name(), tag)
+    if text := request.query.text("platform"):
+        _check_platform(engine, reference, text)
+    transfer = await engine.distribution.push(reference, credentials_of(request))
+    return _stream(engine.distribution, transfer)
+
+
+def _check_platform(engine: Engine, reference: Reference, text: str) -> None:
+    """An image here has one platform: another cannot be chosen. `text` is JSON."""
+    wanted = wire.platform_of(text)
+    image = engine.images.get(reference.familiar())
+    offered = Platform(os=image.os, architecture=image.architecture)
+    if variant := image.config.get("variant"):
+        offered["variant"] = variant
+    if not platform_matches(wanted, offered):
+        raise NotFound(
+            f"image with reference {reference.familiar()} was found but does not provide the specified platform "
+            f"({platform_text(wanted)})"
+        )
+
+
+async def distribution(engine: Engine, request: Request) -> Answer:
+    from runtime.engine.distribution.inspect import inspect
+
+    reference = parse(request.params["name"])
+    credentials = credentials_of(request)
+    descriptor, platforms = await asyncio.to_thread(inspect, reference, credentials, engine.settings.registries)
+    return json_response({"Descriptor": descriptor, "Platforms": platforms})
+
+
+async def search(engine: Engine, request: Request) -> Answer:
+    from runtime.engine.distribution.inspect import find
+
+    term, limit = request.query.text("term"), request.query.number("limit") or SEARCH_LIMIT
+    chosen = filters.read(request.query, SEARCH_FILTERS)
+    settings = engine.settings.registries
+    found = await asyncio.to_thread(find, term, limit, chosen, credentials_of(request), settings)
+    return json_response([wire.found_image(image) for image in found])
+
+
 async def auth(engine: Engine, request: Request) -> Answer:
     from runtime.registry.login import Credentials, login  # requests is large, and hardly ever wanted
 
@@ -86,4 +133,9 @@ async def auth(engine: Engine, request: Request) -> Answer:
     return json_response({"Status": "Login Succeeded", "IdentityToken": identity_token})
 
 
-ROUTES: list[Route] = [("POST", "/auth", auth)]
+ROUTES: list[Route] = [
+    ("POST", "/auth", auth),
+    ("POST", "/images/{name:path}/push", push),
+    ("GET", "/images/search", search),
+    ("GET", "/distribution/{name:path}/json", distribution),
+]

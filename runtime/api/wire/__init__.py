@@ -2,7 +2,7 @@
 
 from runtime.api.wire.containers import config, container_inspect, container_summary, exec_inspect
 from runtime.api.wire.files import committed_config, path_stat
-from runtime.api.wire.images import image_created_s, image_inspect, image_summary
+from runtime.api.wire.images import found_image, image_created_s, image_inspect, image_summary, platform_of
 from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
 from runtime.api.wire.progress import error_line, message_line, progress_lines
@@ -22,6 +22,7 @@ __all__ = [
     "error_line",
     "event",
     "exec_inspect",
+    "found_image",
     "human_duration",
     "image_created_s",
     "image_inspect",
@@ -33,6 +34,7 @@ __all__ = [
     "parse_moment",
     "parse_timestamp",
     "path_stat",
+    "platform_of",
     "progress_lines",
     "timestamp",
     "version",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 from runtime.api.wire.times import NEVER, parse_timestamp
 from runtime.content.image import Image
 from runtime.errors import InvalidParameter
+from runtime.oci.image import Platform
+
+if TYPE_CHECKING:
+    from runtime.registry.search import FoundImage
 
 
 def image_created_s(image: Image) -> int:
@@ -14,6 +19,30 @@ def image_created_s(image: Image) -> int:
         return parse_timestamp(image.created) // 1_000_000_000 if image.created else 0
     except InvalidParameter:
         return 0
+
+
+def platform_of(text: str) -> Platform:
+    """The `platform` parameter in its JSON form. Raises InvalidParameter."""
+    try:
+        document = json.loads(text)
+        platform = Platform(os=str(document.get("os", "")), architecture=str(document.get("architecture", "")))
+        if variant := document.get("variant"):
+            platform["variant"] = str(variant)
+    except (ValueError, AttributeError):
+        raise InvalidParameter(f"failed to parse platform: {text!r} is not a JSON object") from None
+    if not platform["os"] or not platform["architecture"]:
+        raise InvalidParameter("both OS and Architecture must be provided")
+    return platform
+
+
+def found_image(image: FoundImage) -> dict[str, Any]:
+    return {
+        "star_count": image.stars,
+        "is_official": image.is_official,
+        "name": image.name,
+        "is_automated": False,
+        "description": image.description,
+    }
 
 
 def image_summary(image: Image, containers: int, shared_bytes: int = -1) -> dict[str, Any]:

@@ -85,6 +85,19 @@ class Distribution:
         pull = Pull(reference, platform, credentials, self.settings, self._images, self._shared, feed, on_pulled)
         return await self._begin(Transfer(feed, pull.run, pull.cancel))
 
+    async def push(self, reference: Reference, credentials: Credentials) -> Transfer:
+        """Has begun when this returns. Without a tag: all tags. Failures come as the transfer's `error`."""
+        from runtime.engine.distribution.push import Push
+
+        feed = Feed()
+        push = Push(reference, credentials, self.settings, self._images, feed)
+
+        def run() -> None:
+            push.run()
+            self._publish(Event("image", "push", reference.familiar(), {"name": reference.familiar_name()}))
+
+        return await self._begin(Transfer(feed, run, push.cancel))
+
     def _publish(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._events.publish, event)
 
