@@ -3,26 +3,31 @@
 from runtime.dockerfile.model import Location
 from runtime.errors import InvalidParameter
 
-_CONTEXT_LINES = 2
+_LINES_AROUND = 2
 
 
 class DockerfileError(InvalidParameter):
-    """`str(error)` is BuildKit's sentence; `location` holds the lines, counted from 1 (None: the whole file)."""
+    """`str(error)` is BuildKit's sentence; `location` holds the lines at fault, None when they are not known yet."""
 
     def __init__(self, message: str, location: Location | None = None) -> None:
         super().__init__(message)
         self.location = location
 
 
+def on_line(error: DockerfileError, location: Location) -> DockerfileError:
+    """`error` of a single instruction, told with its line unless it has one."""
+    if error.location is not None:
+        return error
+    return DockerfileError(f"dockerfile parse error on line {location.first_line}: {error}", location)
+
+
 def excerpt(source: str, location: Location, name: str = "Dockerfile") -> str:
-    """The lines around `location` as BuildKit prints them below an error, those at fault marked with `>>>`."""
-    lines = source.splitlines()
+    """The lines around `location` as BuildKit prints them with an error, those at fault marked with `>>>`."""
+    lines = source.removesuffix("\n").split("\n")
     first, last = location.first_line, min(location.last_line, len(lines))
-    start = max(1, first - _CONTEXT_LINES)
-    end = min(len(lines), last + _CONTEXT_LINES)
     shown = [
-        f"{number:4d} | {'>>>' if first <= number <= last else '   '} {lines[number - 1]}"
-        for number in range(start, end + 1)
+        f"{number:4d} | {'>>>' if first <= number <= last else '   '} {lines[number - 1].rstrip(chr(13))}"
+        for number in range(max(1, first - _LINES_AROUND), min(len(lines), last + _LINES_AROUND) + 1)
     ]
     rule = "-" * 20
     return "\n".join([f"{name}:{first}", rule, *shown, rule])
