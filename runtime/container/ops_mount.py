@@ -72,7 +72,17 @@ class MountOverlayRoot(NamedTuple):
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
             root = self._mount_by_path()
+        if self.upper and self.work and os.fstatvfs(root).f_flag & os.ST_RDONLY:
+            self._fail_read_only(self.work)
         init.set_root(root)
+
+    @staticmethod
+    def _fail_read_only(work: str) -> None:
+        """What is wrong with the disk? The kernel tells its log only, and mounts read-only (fs/overlayfs/super.c)."""
+        probe = os.path.join(work, "probe")
+        os.mkdir(probe)
+        os.rmdir(probe)
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), work)
 
     def _mount_by_layer(self) -> int:
         # "lowerdir+" (Linux 6.8) takes any number of layers; one string of them must fit in 256 bytes here.

@@ -211,12 +211,11 @@ class ImageStore:
 
     def _add(self, image: Image, references: Sequence[Reference]) -> Image:
         """Makes a complete image known. An image already there keeps the manifest it has."""
-        with self._lock:
+        with self._addition():
             self._images.setdefault(image.id, image)
             for reference in references:
                 self._references[_stored(reference)] = image.id
-            self._write_index()
-            return self._images[image.id]
+        return self._images[image.id]
 
     def discard_layer(self, layer: UnpackedLayer) -> None:
         """Away with what `Ingest.receive_layer` made, unless it became part of an image."""
@@ -229,11 +228,10 @@ class ImageStore:
         parsed = parse(reference)
         if parsed.digest:
             raise InvalidParameter(f"refusing to create a tag with a digest reference: {reference}")
-        with self._lock:
+        with self._addition():
             found = self._find(image_id)
             self._references[parsed] = found
-            self._write_index()
-            return self._images[found]
+        return self._images[found]
 
     def untag(self, reference: str) -> Image:
         """Takes a name away; returns the image that had it, perhaps with no name left. Raises NotFound."""
@@ -242,7 +240,7 @@ class ImageStore:
             image_id = self._references.pop(_stored(parsed), None)
             if image_id is None:
                 raise NotFound(f"No such image: {parsed.familiar()}")
-            self._write_index()
+            self._note_removal()
             return self._images[image_id]
 
     def add_digest(self, image_id: str, reference: Reference) -> None:
@@ -279,8 +277,10 @@ class ImageStore:
         with self._lock:
             image = self._images.pop(self._find(image_id))
             self._references = {name: owner for name, owner in self._references.items() if owner != image.id}
-            self._write_index()
+            noted = self._note_removal()
             removed_layers = self._collect([*reversed(image.chain_ids), *image.blobs])
+            if not noted:
+                self._note_removal()  # there is room now
             return [image.id, *removed_layers]
 
     def _collect(self, candidates: Iterable[str]) -> list[str]:
@@ -380,7 +380,30 @@ class ImageStore:
                 references=tuple(reference.familiar() for reference in references if reference.tag),
                 repo_digests=tuple(reference.familiar() for reference in references if reference.digest),
             )
-        self._layout.write_index(index_of([(self._images[owner], found) for owner, found in names.items()]))
+        index = index_of([(self._images[owner], found) for owner, found in names.items()])
+        if index != self._layout.read_index():  # an engine starts on a full disk too
+            self._layout.write_index(index)
+
+    @contextmanager
+    def _addition(self) -> Iterator[None]:
+        """What is done inside, with the index of it, or nothing when the disk is full."""
+        with self._lock:
+            before = dict(self._images), dict(self._references)
+            try:
+                yield
+                self._write_index()
+            except BaseException:
+                self._images, self._references = before
+                raise
+
+    def _note_removal(self) -> bool:
+        """A full disk is no reason to keep what was removed; the index is then right after the next change."""
+        try:
+            self._write_index()
+        except OSError as error:
+            log.warning("the index of images is not up to date on disk: %s", error)
+            return False
+        return True
 
     def _read_index(self) -> None:
         """Fills the memory from the index. An image that cannot be read is left out and said so."""
@@ -394,7 +417,7 @@ class ImageStore:
             except (WherryError, OSError) as error:
                 log.warning("the image %s cannot be used: %s; pull or load it again", descriptor["digest"], error)
         if self._images:
-            self._write_index()
+            self._note_removal()
 
     def _assemble(
         self,

@@ -37,8 +37,8 @@ class CgroupParents:
             return
         for parent in self._parents(self.path_of(container)):
             if parent not in self._made and not any(os.path.isdir(root + parent) for root in mounted_roots()):
-                self._made.add(parent)
                 self._store.put("cgroup", parent, {})
+                self._made.add(parent)
 
     def release(self, container: Container) -> None:
         """After its cgroup is gone: remove the parents that were made and are empty now."""
@@ -58,7 +58,7 @@ class CgroupParents:
                     os.rmdir(root + parent)
             if not any(os.path.isdir(root + parent) for root in mounted_roots()):
                 self._made.discard(parent)
-                self._store.delete("cgroup", parent)
+                self._store.note("cgroup", parent, None)
 
     def _parents(self, path: str) -> list[str]:
         """Those of `path` that are not the engine's own, the outermost first."""

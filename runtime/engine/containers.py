@@ -81,6 +81,7 @@ class ContainerService:
         self._containers: dict[str, Container] = {}
         self._names = names.NameTable()
         self._logs: dict[str, Log] = {}
+        self._kept_exits: set[str] = set()  # ids of containers whose end is not on disk yet: the launcher knows it
         self._tasks: set[asyncio.Task[None]] = set()
         self.shutting_down = False  # from here on nothing is restarted
         self.watches = Watches(self.cgroup_of, self.publish)
@@ -91,8 +92,14 @@ class ContainerService:
         self._cgroup_parents = CgroupParents(settings, store)
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
-    def save(self, container: Container) -> None:
-        self._store.put("container", container.id, container.to_document())
+    def save(self, container: Container) -> bool:
+        """Note what has become of it; False when the disk takes that only later."""
+        return self._store.note("container", container.id, container.to_document())
+
+    def written_late(self) -> None:
+        """The store has caught up: the launcher may forget what it kept for the case that it would not."""
+        while self._kept_exits:
+            self._processes.forget((self._kept_exits.pop(), ""))
 
     # --- finding
 
@@ -196,7 +203,7 @@ class ContainerService:
             if container.options.user or container.options.groups:
                 self._bundles.user_of(container, rootfs)
             await self.mounts.claim(container, rootfs, undo)
-            self.save(container)
+            self._store.put("container", id, container.to_document())
             undo.pop_all()
         self._containers[id] = container
         self._links.add(container)
@@ -235,7 +242,7 @@ class ContainerService:
             raise type(refusal)(f"Error when allocating new name: {refusal}") from None
         old, container.name = container.name, name
         try:
-            self.save(container)
+            self._store.put("container", container.id, container.to_document())
         except BaseException:
             container.name = old
             self._names.release(name)
@@ -307,6 +314,9 @@ class ContainerService:
                 extra_fds["cgroup"] = cgroup_fd
             writer = open_log(container)
             undo.callback(writer.close)
+            if container.id in self._kept_exits:  # the next process makes its end known in its stead
+                self._kept_exits.discard(container.id)
+                self._processes.forget((container.id, ""))
 
             async def launch(fds: Any) -> Any:
                 overlay = {
@@ -388,8 +398,9 @@ class ContainerService:
         again = not held and wanted(options.restart, exit.code, state.restart_count, state.stopped_by_user)
         state.restart_count += again
         container.move("back off" if again else "exit")
-        self.save(container)
-        self._processes.forget((container.id, ""))
+        self._kept_exits.add(container.id)
+        if self.save(container):
+            self.written_late()
         self.publish(container, "die", execDuration=str(int(ran_s)), exitCode=str(state.exit_code))
         self.mounts.publish_unmounted(container)
         self._networks.announce_left(container, left)
@@ -439,7 +450,7 @@ class ContainerService:
         if anonymous:
             self.save(container)
         else:
-            self._store.delete("container", container.id)
+            self._store.note("container", container.id, None)
         try:
             sharing.unmount_shm(container)
             with contextlib.suppress(FileNotFoundError):
@@ -453,7 +464,8 @@ class ContainerService:
             self.save(container)
             container.removal_failed()
             raise SystemFault(container.state.error) from error
-        self._store.delete("container", container.id)
+        if self._store.note("container", container.id, None):
+            self.written_late()
         del self._containers[container.id]
         self._names.release(container.name)
         self._links.remove(container)
@@ -543,10 +555,15 @@ class ContainerService:
     def _restore_lost_directories(self) -> None:
         """After a power cut the store may know a container whose directories never reached the disk."""
         for container in self._containers.values():
-            container.directory.mkdir(mode=0o710, exist_ok=True)
-            with contextlib.suppress(AlreadyExists, NotFound):
+            try:
+                container.directory.mkdir(mode=0o710, exist_ok=True)
                 self._snapshots.prepare(container.id, self.image_of(container))
-                log.warning("what container %s had written is lost, its directories were missing", container.id)
+            except (AlreadyExists, NotFound):
+                continue
+            except OSError as error:  # its disk is full
+                log.warning("container %s has lost its directories, and they cannot be made: %s", container.id, error)
+                continue
+            log.warning("what container %s had written is lost, its directories were missing", container.id)
 
     def resume(self) -> None:
         """Start what restart policies want after the engine's own start, remove what `--rm` left behind."""

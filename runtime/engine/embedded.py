@@ -32,7 +32,7 @@ def load(archive: Path, images: ImageStore) -> bool:
 
 
 def remember(archive: Path, store: Store) -> None:
-    store.put("embedded", _mark(archive), {})
+    store.note("embedded", _mark(archive), {})
 
 
 def _mark(path: Path) -> str:

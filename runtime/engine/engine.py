@@ -7,9 +7,10 @@ import fcntl
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from runtime.cgroups import remove_subtree
 from runtime.content.image import Image
@@ -36,6 +37,7 @@ from runtime.errors import Conflict
 
 log = logging.getLogger(__name__)
 
+STORE_RETRY_S = 1.0  # between tries to write what a full disk refused
 REAP_DELAY_S = 0.5  # removed snapshots are deleted together, away from the requests that removed them
 
 
@@ -47,7 +49,7 @@ class Engine:
         self.events = EventBus()
         self.ready = asyncio.Event()  # until then, only questions about the engine itself are answered
         self._exits = ExitStack()
-        self._reaper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pruning_volumes = False
 
     async def __aenter__(self) -> Engine:
@@ -59,9 +61,9 @@ class Engine:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._reaper:
-            self._reaper.cancel()
-            await asyncio.gather(self._reaper, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._exits.close()
 
     async def _open(self) -> None:
@@ -72,6 +74,7 @@ class Engine:
         self._exits.callback(os.close, _lock(settings.lock_path))
         self.store = Store(settings.store_path)
         self._exits.callback(self.store.close)
+        self.store.on_late = lambda: self._spawn(self._write_late())
         self.images = ImageStore(settings.data_root)
         self._exits.callback(self.images.close)
         self.distribution = Distribution(settings.registries, self.images, self.events)
@@ -109,7 +112,7 @@ class Engine:
         running = self.containers.still_running(known)
         await self.networks.start(running)
         await self.containers.reconcile(known)
-        self._reaper = asyncio.create_task(self._reap())
+        self._spawn(self._reap())
 
     async def load_embedded_images(self) -> None:
         """Load what came with Wherry and was never loaded; `ready` is set at the end, whatever happens."""
@@ -120,15 +123,32 @@ class Engine:
         finally:
             self.ready.set()
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _write_late(self) -> None:
+        """Until the disk takes writes again; the engine goes on meanwhile."""
+        while not self.store.write_late():
+            await asyncio.sleep(STORE_RETRY_S)
+        self.containers.written_late()
+
     async def _reap(self) -> None:
         """Delete what removals only renamed away; those of one moment together."""
-        await asyncio.to_thread(self.snapshots.reap)
+        await self._reap_once()
         while True:  # a reader that fell behind is dropped, also this one
             async for events in self.events.listen().batches():
                 if any(event.action in ("destroy", "delete") for event in events):
                     await asyncio.sleep(REAP_DELAY_S)
-                    await asyncio.to_thread(self.snapshots.reap)
+                    await self._reap_once()
+            await self._reap_once()
+
+    async def _reap_once(self) -> None:
+        try:
             await asyncio.to_thread(self.snapshots.reap)
+        except OSError as error:  # with the next removal it is tried again
+            log.warning("not everything that was removed could be deleted: %s", error)
 
     def reload(self) -> None:
         """SIGHUP: there is no configuration to read again, but who listens is told, as by Docker's engine."""

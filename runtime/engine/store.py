@@ -2,6 +2,9 @@
 
 No write waits for the disk (`synchronous=NORMAL` syncs at checkpoints only): a power cut may lose the last moments,
 never the file's consistency. https://www.sqlite.org/wal.html
+
+A disk may refuse a write, being full or gone read-only. `put` is for what can be refused then, `note` for what has
+happened whether it can be written or not: that is kept, and written later.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import contextlib
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +29,14 @@ class Store:
     """One per data root. Raises SystemFault for a file that is damaged or from a newer Wherry."""
 
     def __init__(self, path: Path) -> None:
+        self.on_late: Callable[[], None] = lambda: None  # called when `write_late` will be needed
+        self._path = path
+        self._late: dict[tuple[Kind, str], str | None] = {}  # the latest of each object, in the order of their change
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.DatabaseError as error:
+            raise SystemFault(self._why_not(error)) from None
         try:
             self._open(path)
         except BaseException:
@@ -51,6 +60,8 @@ class Store:
             elif version < SCHEMA_VERSION:
                 self._migrate(path, version)
         except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # the disk's fault
+                raise SystemFault(self._why_not(error)) from None
             raise SystemFault(
                 f"the engine's store {path} cannot be read ({error}): restore it from a backup, or move it away "
                 "to start with no containers; images are kept"
@@ -87,17 +98,66 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk ends it at once
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def put(self, kind: Kind, id: str, value: dict[str, Any]) -> None:
-        text = json.dumps(value, separators=(",", ":"))
-        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (kind, id, text))
+        """Raises SystemFault when the disk refuses it; then nothing has changed."""
+        try:
+            self._write(self._late | {(kind, id): _text(value)})
+        except sqlite3.DatabaseError as error:
+            raise SystemFault(self._why_not(error)) from None
 
-    def delete(self, kind: Kind, id: str) -> None:
-        self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, id))
+    def note(self, kind: Kind, id: str, value: dict[str, Any] | None) -> bool:
+        """What has happened to an object, None when it is gone; False when the disk takes it only later."""
+        change = {(kind, id): None if value is None else _text(value)}
+        try:
+            self._write(self._late | change)
+        except sqlite3.DatabaseError as error:
+            if not self._late:
+                log.error("%s; what happens until then is kept in memory", self._why_not(error))
+                self.on_late()
+            self._late |= change
+            return False
+        return True
+
+    def write_late(self) -> bool:
+        """Write what could not be written before; False when that still does not go."""
+        try:
+            if self._late:
+                self._write(self._late)
+        except sqlite3.DatabaseError:
+            return False
+        return True
+
+    def _write(self, changes: Mapping[tuple[Kind, str], str | None]) -> None:
+        """All or none; late ones are among them."""
+        if len(changes) == 1:  # a transaction of its own
+            self._apply(changes)
+        else:
+            with self._transaction():
+                self._apply(changes)
+        if self._late:
+            log.warning("%s is written again; %d changes had waited for that", self._path, len(self._late))
+            self._late = {}
+
+    def _apply(self, changes: Mapping[tuple[Kind, str], str | None]) -> None:
+        for (kind, id), text in changes.items():
+            if text is None:
+                self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, id))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (kind, id, text))
+
+    def _why_not(self, error: sqlite3.DatabaseError) -> str:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return f"no space left on device: the engine's store {self._path} cannot be written: free some disk space"
+        return (
+            f"the engine's store {self._path} cannot be written ({error}): see in the kernel's log (dmesg) whether its "
+            "disk has failed or become read-only"
+        )
 
     def get(self, kind: Kind, id: str) -> dict[str, Any] | None:
         row = self._db.execute("SELECT value FROM objects WHERE kind = ? AND id = ?", (kind, id)).fetchone()
@@ -108,4 +168,10 @@ class Store:
             yield id, json.loads(text)
 
     def close(self) -> None:
+        if not self.write_late():
+            log.error("%s was never written again: %d changes are lost", self._path, len(self._late))
         self._db.close()
+
+
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -73,6 +73,7 @@ class Children:
         self._on_failed = on_failed
         self._on_exited = on_exited
         self._processes: dict[Key, Process] = {}
+        self._abandoned: set[Process] = set()  # killed, and not gone yet: their keys are free for others
 
     def add(self, key: Key, bundle: str, child: Child) -> Process:
         """Watch a child just cloned."""
@@ -94,7 +95,7 @@ class Children:
         return (process for process in self if process.state in ("running", "exited"))
 
     def any_alive(self) -> bool:
-        return any(process.state != "exited" for process in self)
+        return bool(self._abandoned) or any(process.state != "exited" for process in self)
 
     def forget(self, key: Key) -> bool:
         """Drop an exited process and what is kept for it; False if it has not exited."""
@@ -106,12 +107,13 @@ class Children:
 
     def abandon_starts(self) -> None:
         """End the children that have not got to their program: whoever asked for them will never be answered."""
-        for process in self:
-            if process.state == "starting":
-                self._close_report(process)
-                process.state = "failed"
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+        for process in [process for process in self if process.state == "starting"]:
+            self._close_report(process)
+            process.state = "failed"
+            self._remove(process)
+            self._abandoned.add(process)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
 
     def _remove(self, process: Process) -> None:
         del self._processes[process.key]
@@ -154,6 +156,9 @@ class Children:
         self._loop.remove(process.pidfd)
         os.close(process.pidfd)
         process.pidfd = -1
+        if process in self._abandoned:
+            self._abandoned.discard(process)
+            return
         killed = result.si_code != os.CLD_EXITED
         if process.state == "failed":
             if process.failure is None:

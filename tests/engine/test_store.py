@@ -108,6 +108,29 @@ def test_what_is_put_stays(tmp_path: Path) -> None:
     store.close()
     store = Store(tmp_path / "engine.db")
     assert list(store.all("volume")) == [("a", {"n": 2})]
-    store.delete("volume", "a")
+    assert store.note("volume", "a", None)
     assert store.get("volume", "a") is None
     store.close()
+
+
+def test_what_a_disk_refuses_is_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path / "engine.db")
+    store.put("volume", "gone", {})
+    told: list[None] = []
+    store.on_late = lambda: told.append(None)
+    store._db.execute("PRAGMA query_only=1")  # every write fails as on a disk that has become read-only
+    with pytest.raises(SystemFault, match=r"engine\.db cannot be written .*readonly.*: see in the kernel's log"):
+        store.put("volume", "a", {"n": 1})
+    assert told == [] and store.write_late()
+    assert not store.note("volume", "a", {"n": 2})
+    assert not store.note("volume", "a", {"n": 3})
+    assert not store.note("volume", "gone", None)
+    assert told == [None] and not store.write_late()
+    with pytest.raises(SystemFault):
+        store.put("volume", "b", {})
+    store._db.execute("PRAGMA query_only=0")
+    store.put("volume", "c", {})
+    assert dict(store.all("volume")) == {"a": {"n": 3}, "c": {}}
+    assert store.write_late()
+    store.close()
+    assert "what happens until then is kept in memory" in caplog.text

@@ -78,4 +78,4 @@ class Catalogue:
 
     def remove(self, network: Network) -> None:
         self._networks.pop(network.id, None)
-        self._store.delete("network", network.id)
+        self._store.note("network", network.id, None)

@@ -117,7 +117,7 @@ class VolumeService:
             self._trash.discard(volume.path.parent)
         except FileNotFoundError:
             log.warning("the directory of volume %s was gone before it was removed", name)
-        self._store.delete("volume", name)
+        self._store.note("volume", name, None)
         del self._volumes[name]
         self._events.publish(Event("volume", "destroy", name, {"driver": DRIVER}))
 
@@ -227,7 +227,7 @@ class VolumeService:
                 log.warning("what was in volume %s is lost, its directory was missing", name)
                 (self._root / name / "_data").mkdir(parents=True)
             else:  # its removal had begun
-                self._store.delete("volume", name)
+                self._store.note("volume", name, None)
                 del self._volumes[name]
 
     def _adopt(self, name: str) -> None:
