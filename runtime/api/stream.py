@@ -6,6 +6,7 @@ import asyncio
 import select
 import struct
 from collections.abc import AsyncIterable
+from operator import add
 from typing import Protocol
 
 from runtime.engine.logs import Lines
@@ -28,19 +29,36 @@ def frame(stream: int, data: bytes) -> bytes:
 
 def render_raw(lines: Lines) -> bytes:
     """Log lines of a terminal: nothing but their text."""
-    return lines.prefix + (lines.newline + lines.prefix).join(lines.lines) + lines.newline
+    shown = map(add, lines.prefixes, lines.lines) if lines.prefixes else lines.lines
+    return lines.newline.join(shown) + lines.newline
 
 
 def render_frames(lines: Lines) -> bytes:
     """Log lines with a frame each, for a client may take each frame for a line."""
-    around = len(lines.prefix) + len(lines.newline)
-    sizes = list(map(len, lines.lines))
-    if min(sizes) == max(sizes):
-        head = _frame_head(lines.stream, sizes[0] + around) + lines.prefix
-        return head + (lines.newline + head).join(lines.lines) + lines.newline
-    heads = {size: _frame_head(lines.stream, size + around) + lines.prefix for size in set(sizes)}
-    parts = [heads[size] + line for size, line in zip(sizes, lines.lines, strict=True)]
-    return lines.newline.join(parts) + lines.newline
+    sizes = map(len, lines.lines)
+    if lines.prefixes:
+        sizes = map(add, sizes, map(len, lines.prefixes))
+    heads = _Heads(lines.stream, lines.newline)
+    columns = (list(map(heads.__getitem__, sizes)), lines.prefixes, lines.lines)
+    columns[0][0] = columns[0][0].removeprefix(lines.newline)
+    present = [column for column in columns if column]
+    parts = [b""] * (len(lines.lines) * len(present))
+    for number, column in enumerate(present):
+        parts[number :: len(present)] = column
+    parts.append(lines.newline)
+    return b"".join(parts)
+
+
+class _Heads(dict[int, bytes]):
+    """By the size of prefix and line: the head of a frame behind the newline of the one before."""
+
+    def __init__(self, stream: int, newline: bytes) -> None:
+        self._stream = stream
+        self._newline = newline
+
+    def __missing__(self, size: int) -> bytes:
+        head = self[size] = self._newline + _frame_head(self._stream, size + len(self._newline))
+        return head
 
 
 def _frame_head(stream: int, size_bytes: int) -> bytes:

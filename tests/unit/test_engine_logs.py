@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.logs import LogQuery, LogWriter, records
+from runtime.api.stream import frame, render_frames, render_raw
+from runtime.engine.logs import LogQuery, LogWriter
 from runtime.engine.logs.reader import Lines, read_log
 from runtime.engine.options import LogOptions
 from runtime.engine.options.logs import log_options
@@ -26,7 +28,8 @@ SMALL = LogOptions("json-file", max_size_bytes=2000, max_files=3)
 
 
 def text(lines: Lines) -> bytes:
-    return b"".join(lines.prefix + line + lines.newline for line in lines.lines)
+    prefixes = lines.prefixes or [b""] * len(lines.lines)
+    return b"".join(prefix + line + lines.newline for prefix, line in zip(prefixes, lines.lines, strict=True))
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -69,10 +72,70 @@ def test_json_file_keeps_every_text(tmp_path_factory: pytest.TempPathFactory, te
 
 
 @pytest.mark.parametrize("lines", [[b"same"] * 500, [b"a\\"] * 500, [b"", b""] * 9, [b"one", b"two", b"three"] * 99])
-def test_lines_of_one_length(tmp_path: Path, lines: list[bytes]) -> None:
-    output = b"".join(line + b"\n" for line in lines)
-    write(tmp_path / "log", [output])
-    assert run(read(tmp_path / "log")) == output
+def test_lines_written_together_and_alone(tmp_path: Path, lines: list[bytes]) -> None:
+    output = [line + b"\n" for line in lines]
+    write(tmp_path / "log", [b"".join(output), *output])
+    assert run(read(tmp_path / "log")) == b"".join(output) * 2
+    for tail in (1, len(output) + 1):
+        assert run(read(tmp_path / "log", LogQuery(tail=tail))) == b"".join((output * 2)[-tail:])
+
+
+@pytest.mark.parametrize("options", [ONE_FILE, LogOptions("local")], ids=["json-file", "local"])
+def test_lines_with_escapes(tmp_path: Path, options: LogOptions) -> None:
+    common = [b'say "\\" and \\n\\\\', b"\x1b[1mbold\x1b[0m\t\r", b"\x01\x1f\\u0041", b"plain"]
+    rare = [*common, b"nul \0 here", "\u2028 \U0001f600".encode(), b"\\"]
+    for name, lines in (("common", common), ("rare", rare)):
+        output = b"".join(line + b"\n" for line in lines * 3)
+        write(tmp_path / name, [output], options)
+        assert run(read(tmp_path / name)) == output
+
+
+def time_ns(text: str) -> int:
+    moment = datetime.fromisoformat(text[:19] + "+00:00")
+    return int(moment.timestamp()) * 1_000_000_000 + int(text[20:-1])
+
+
+def test_from_and_until_any_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also across the blocks that are passed over without reading them."""
+    monkeypatch.setattr("runtime.engine.logs.reader.BLOCK_BYTES", 1000)
+    lines = [b"%d " % number + b"x" * (number % 7 * 50) + b"\n" for number in range(60)]
+    write(tmp_path / "log", lines)
+    at_ns = [time_ns(json.loads(line)["time"]) for line in (tmp_path / "log").read_text().splitlines()]
+    for number in range(60):
+        assert run(read(tmp_path / "log", LogQuery(since_ns=at_ns[number]))) == b"".join(lines[number:])
+        assert run(read(tmp_path / "log", LogQuery(until_ns=at_ns[number]))) == b"".join(lines[: number + 1])
+    assert run(read(tmp_path / "log", LogQuery(since_ns=at_ns[-1] + 1))) == b""
+    assert run(read(tmp_path / "log", LogQuery(since_ns=1 << 70))) == b""
+    assert run(read(tmp_path / "log", LogQuery(until_ns=1 << 70))) == b"".join(lines)
+    assert run(read(tmp_path / "log", LogQuery(since_ns=at_ns[30], tail=40))) == b"".join(lines[30:])
+
+
+def test_records_of_others(tmp_path: Path) -> None:
+    """Of both streams in turn, with attributes, with a time that is written shorter, and what is no record."""
+    rows = [
+        b'{"log":"one\\n","stream":"stdout","time":"2026-01-02T03:04:05.100000000Z"}',
+        b'{"log":"two\\n","stream":"stderr","time":"2026-01-02T03:04:05.200000000Z"}',
+        b'{"log":"three\\n","stream":"stdout","attrs":{"a":"\\n","stream":"b"},"time":"2026-01-02T03:04:06.1Z"}',
+        b'{"log":"cut sh',
+        b"",
+        b'{"log":"fo","stream":"stdout","time":"2026-01-02T03:04:07.000000000Z"}',
+        b'{"log":"ur\\n","stream":"stdout","time":"2026-01-02T03:04:07.000000001Z"}',
+    ]
+    for begin in range(4):
+        (tmp_path / "log").write_bytes(b"".join(row + b"\n" for row in rows[begin:]))
+        whole = b"".join([b"one\n", b"two\n", b"three\n", b"four\n"][begin:])
+        assert run(read(tmp_path / "log")) == whole
+    assert run(read(tmp_path / "log", LogQuery(timestamps=True))) == b"2026-01-02T03:04:07.000000000Z four\n"
+
+
+def test_frames() -> None:
+    lines = [b"a", b"bcd", b"", b"e" * 92]
+    frames = b"".join(frame(2, line + b"\n") for line in lines)
+    assert render_frames(Lines(2, [], lines, b"\n")) == frames
+    prefixes = [b"", b"12 ", b"3 ", b"45 "]
+    frames = b"".join(frame(1, prefix + line) for prefix, line in zip(prefixes, lines, strict=True))
+    assert render_frames(Lines(1, prefixes, lines, b"")) == frames
+    assert render_raw(Lines(1, prefixes, [b"x"] * 4, b"\n")) == b"x\n12 x\n3 x\n45 x\n"
 
 
 def test_what_is_not_utf8_is_shown_as_docker_does(tmp_path: Path) -> None:
@@ -217,10 +280,10 @@ def test_streams_times_and_details(tmp_path: Path) -> None:
     run(work())
     assert run(read(tmp_path / "log", LogQuery(stdout=False))) == b"err\n"
     assert run(read(tmp_path / "log", LogQuery(details=True))) == b"a=x+y,b=2 out\na=x+y,b=2 err\n"
-    times = [records.parse_time_ns(json.loads(line)["time"]) for line in (tmp_path / "log").read_text().splitlines()]
-    assert times[0] < times[1]
-    assert run(read(tmp_path / "log", LogQuery(since_ns=times[1]))) == b"err\n"
-    assert run(read(tmp_path / "log", LogQuery(until_ns=times[0]))) == b"out\n"
+    first_ns, last_ns = (time_ns(json.loads(line)["time"]) for line in (tmp_path / "log").read_text().splitlines())
+    assert first_ns < last_ns
+    assert run(read(tmp_path / "log", LogQuery(since_ns=last_ns))) == b"err\n"
+    assert run(read(tmp_path / "log", LogQuery(until_ns=first_ns))) == b"out\n"
 
 
 REFUSED: list[tuple[str, dict[str, str], str]] = [

@@ -10,20 +10,26 @@ import asyncio
 import contextlib
 import os
 import time
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from itertools import repeat
+from operator import add
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote_plus
 
+from runtime.engine.logs.batches import Batch, batches, line_ends, time_of
 from runtime.engine.logs.files import LogFile, open_all, rotated
-from runtime.engine.logs.records import Run, ends_line, parse_time_ns, runs
+from runtime.engine.logs.records import rfc3339_nano
 from runtime.engine.logs.writer import LogWriter
 
 BLOCK_BYTES = 1 << 20
 INLINE_BYTES = 1 << 16  # less than this is not worth a thread
 TAIL_BLOCK_BYTES = 1 << 16
+SEEK_BYTES = 1 << 17  # of a block that may be passed over, as much as holds its last record
+LAST_NS = 253402300799_999_999_999  # of the year 9999
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,13 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Lines of one stream, to be shown as prefix, line, newline each; `newline` is empty for a part of a line."""
+    """Lines of one stream, to be shown as prefix, line, newline each; `newline` is empty for a part of a line.
+
+    There are as many prefixes as lines, or none.
+    """
 
     stream: int
-    prefix: bytes
+    prefixes: list[bytes]
     lines: list[bytes]
     newline: bytes
 
@@ -63,6 +72,8 @@ async def read_log(
     try:
         if query.tail is not None:
             await asyncio.to_thread(scan.skip_to_tail, query.tail)
+        if query.since_ns:
+            await asyncio.to_thread(scan.skip_to_since)
         while True:
             if changed:
                 changed.clear()
@@ -91,6 +102,11 @@ def _seconds_until(until_ns: int) -> float | None:
     return max(0.0, (until_ns - time.time_ns()) / 1e9) if until_ns else None
 
 
+def _time_text(time_ns: int) -> bytes:
+    """As records have it, so that they compare; nothing for 0."""
+    return rfc3339_nano(min(max(time_ns, 1), LAST_NS)).encode() if time_ns else b""
+
+
 class _Scan:
     """One reader's place in a log."""
 
@@ -104,6 +120,8 @@ class _Scan:
         self._files = deque(open_all(path, max_files))
         self._rest = b""
         self._within_line: set[int] = set()
+        self._since = _time_text(query.since_ns)
+        self._until = _time_text(query.until_ns)
         self.over = False  # the wanted end has been passed
 
     def close(self) -> None:
@@ -126,11 +144,12 @@ class _Scan:
         whole = block.rfind(b"\n") + 1
         self._rest = block[whole:]
         output = []
-        for run in runs(block[:whole]):
-            output += [self._render(lines) for lines in self._select(run) if lines.lines]
+        for batch in batches(block[:whole]):
+            if lines := self._select(batch):
+                output.append(self._render(lines))
             if self.over:
                 break
-        return b"".join(output)
+        return b"".join(output) if len(output) != 1 else output[0]
 
     def next_file(self, newest: int) -> bool:
         """Go on behind a file read to its end; False when that is the newest.
@@ -157,35 +176,36 @@ class _Scan:
                 self._files.append(LogFile(rotated(self._path, newest - generation)))
                 return
 
-    def _select(self, run: Run) -> list[Lines]:
+    def _select(self, batch: Batch) -> Lines | None:
         query = self._query
-        if query.since_ns or query.until_ns:
-            at_ns = parse_time_ns(run.time_text)
-            if query.until_ns and at_ns > query.until_ns:
-                self.over = True
-                return []
-            if at_ns < query.since_ns:
-                return []
-        if not (query.stdout if run.stream == 1 else query.stderr):
-            return []
-        prefix, newline = self._prefix(run), b"\n" if run.ended else b""
-        if not prefix:
-            return [Lines(run.stream, b"", run.lines, newline)]
-        continues = run.stream in self._within_line  # a line that has got its prefix already
-        (self._within_line.discard if run.ended else self._within_line.add)(run.stream)
-        if not continues:
-            return [Lines(run.stream, prefix, run.lines, newline)]
-        first = Lines(run.stream, b"", run.lines[:1], newline)
-        return [first, Lines(run.stream, prefix, run.lines[1:], newline)]
+        if self._since or self._until:
+            batch = self._between(batch)
+        if not batch.texts or not (query.stdout if batch.stream == 1 else query.stderr):
+            return None
+        prefixes: list[bytes] = []
+        if query.timestamps or query.details:
+            prefixes = self._prefixes(batch)
+            if batch.stream in self._within_line:  # a line that has got its prefix already
+                prefixes[0] = b""
+            (self._within_line.discard if batch.ended else self._within_line.add)(batch.stream)
+        return Lines(batch.stream, prefixes, batch.texts, b"\n" if batch.ended else b"")
 
-    def _prefix(self, run: Run) -> bytes:
-        prefix = b""
-        if self._query.timestamps:
-            prefix = run.time_text.encode() + b" "
-        if self._query.details:
-            shown = (f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(run.attributes.items()))
-            prefix += ",".join(shown).encode() + b" "
-        return prefix
+    def _between(self, batch: Batch) -> Batch:
+        """From the first record at or after `since` on (clocks can be set back), up to the first after `until`."""
+        times = batch.times()
+        start = bisect_left(times, self._since) if self._since else 0
+        stop = bisect_right(times, self._until, start) if self._until else len(times)
+        if start < len(times):
+            self._since = b""
+        self.over = stop < len(times)
+        return batch.part(start, stop)
+
+    def _prefixes(self, batch: Batch) -> list[bytes]:
+        shown = (f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(batch.attributes.items()))
+        details = ",".join(shown).encode() + b" " if self._query.details else b""
+        if not self._query.timestamps:
+            return [details] * len(batch.texts)
+        return list(map(add, batch.times(), repeat(b" " + details)))
 
     def skip_to_tail(self, lines: int) -> None:
         """Begin with the last `lines` lines of all files together."""
@@ -199,6 +219,29 @@ class _Scan:
                     self._files.popleft().close()
                 return
 
+    def skip_to_since(self) -> None:
+        """Pass over the blocks that end before the wanted time."""
+        while self._files and not find_time(self._files[0].unpacked(), self._since) and len(self._files) > 1:
+            self._files.popleft().close()
+
+
+def find_time(file: IO[bytes], time: bytes) -> bool:
+    """From where it stands, pass over blocks whose last record is before `time`; False if that was all of the file."""
+    position, size = file.tell(), file.seek(0, os.SEEK_END)
+    while position < size:
+        stop = min(position + BLOCK_BYTES, size)
+        start = max(position, stop - SEEK_BYTES)
+        file.seek(start)
+        block = file.read(stop - start)
+        end = block.rfind(b"\n") + 1
+        begin = block.rfind(b"\n", 0, max(end - 1, 0)) + 1
+        last = time_of(block[begin:end]) if begin or start == position else b""
+        if not last or last >= time:
+            break
+        position = start + end
+    file.seek(position)
+    return position < size
+
 
 def tail_offset(file: IO[bytes], lines: int) -> tuple[int, int]:
     """Where the last `lines` lines of output in the file begin, and how many there are, at most `lines`."""
@@ -207,7 +250,6 @@ def tail_offset(file: IO[bytes], lines: int) -> tuple[int, int]:
         return size, 0
     found = 0
     rest = b""
-    last = True
     while position > 0:
         step = min(TAIL_BLOCK_BYTES, position)
         position -= step
@@ -215,13 +257,12 @@ def tail_offset(file: IO[bytes], lines: int) -> tuple[int, int]:
         block = file.read(step) + rest
         begin = block.find(b"\n") + 1 if position else 0  # the record before that begins in the block before
         end = block.rfind(b"\n") + 1
-        while end > begin:
-            start = max(block.rfind(b"\n", begin, end - 1) + 1, begin)
-            if last or ends_line(block[start:end]):
-                if found == lines:
-                    return position + end, found
-                found += 1
-            last = False
-            end = start
+        if end > begin:
+            ends = line_ends(block[begin:end])
+            if not found and end - begin not in ends[-1:]:
+                ends.append(end - begin)  # the last line of all, though it has no end yet
+            if found + len(ends) > lines:
+                return position + begin + ends[found - lines - 1], lines
+            found += len(ends)
         rest = block[:begin]
     return 0, found
