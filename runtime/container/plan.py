@@ -478,9 +478,7 @@ def _user(process: "Process", seccomp: bytes | None, seccomp_flags: int) -> list
     user = process.get("user", _ROOT_USER)
     sets = process.get("capabilities")
     cwd = process["cwd"]
-    identity: list[Op] = [SetHome(user["uid"]), OwnStdio(user["uid"])]
-    if sets is not None:
-        identity.append(DropBoundingCapabilities(sets.get("bounding", ())))
+    identity: list[Op] = [SetHome(user["uid"]), OwnStdio(user["uid"]), *bounding_ops(process)]
     become = BecomeUser(user["uid"], user["gid"], user.get("additionalGids", ()), user.get("umask", 0o022))
     # Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go; with it, it comes last (`_last`).
     early = seccomp is not None and not process.get("noNewPrivileges")
@@ -493,6 +491,12 @@ def _user(process: "Process", seccomp: bytes | None, seccomp_flags: int) -> list
         Phase("cwd", [ChangeDirectory(cwd, retried=False)]),
         Phase("capabilities", [SetCapabilities(cast("Mapping[str, Sequence[str]]", sets))] if sets is not None else []),
     ]
+
+
+def bounding_ops(process: "Process") -> list[Op]:
+    """What limits the capabilities of whatever is executed from then on; those of this process stay."""
+    sets = process.get("capabilities")
+    return [] if sets is None else [DropBoundingCapabilities(sets.get("bounding", ()))]
 
 
 def _last(process: "Process", seccomp: bytes | None, seccomp_flags: int) -> list[Phase]:

@@ -6,7 +6,7 @@ system calls. The parent goes away: so do they.
 
 import marshal
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runtime.container import init
 from runtime.container.facts import HostFacts
@@ -26,8 +26,29 @@ if TYPE_CHECKING:
 PROCESS_NAME = "wherry-ready"
 
 
-def prepare(template: Template, stage: str, facts: HostFacts) -> Child:
-    """Make an init that applies `template` below the directory `stage`, in its own mount namespace, and waits."""
+class Order(NamedTuple):
+    """Which container an init becomes: marshalled, and the descriptors it names by their positions."""
+
+    message: bytes
+    fds: list[int]
+
+
+def order(spec: "Spec", launch: Launch) -> Order:
+    """For the init that becomes this container."""
+    fds = [fd for fd in (*launch.stdio, launch.netns) if fd is not None]
+    numbers = [None if fd is None else fds.index(fd) for fd in (*launch.stdio, launch.netns)]
+    words: Any = (spec, launch.id, launch.bundle, dict(launch.overlay or {}), list(launch.join), numbers)
+    return Order(marshal.dumps(words), fds)
+
+
+def prepare(template: Template, example: Order, stage: str, facts: HostFacts) -> Child:
+    """Make an init that applies `template` below the directory `stage`, in its own mount namespace, and waits.
+
+    `example` is an order like those to expect.
+    """
+
+    def plan(spec: "Spec", launch: Launch) -> init.Plan:
+        return without_staged(compile_container(spec, launch, facts), template)
 
     def main(report: Report) -> NoReturn:
         _keep_only(report.fileno())
@@ -36,34 +57,28 @@ def prepare(template: Template, stage: str, facts: HostFacts) -> Child:
             root = _apply(template, stage, report)
         except (OSError, Refused):
             os._exit(1)  # the next start is one from nothing, and says why
-        order = report.await_order()
-        if order is None:
+        # Once for practice: what a process touches for the first time after it was cloned, the kernel has to copy.
+        plan(*_decoded(example))
+        received = report.await_order()
+        if received is None:
             os._exit(0)
-        spec, launch = _decoded(*order)
-
-        def compiled() -> init.Plan:
-            plan = compile_container(spec, with_filter(launch, spec, launch.bundle), facts)
-            return without_staged(plan, template)
-
-        run_compiled(compiled, report, root)
+        spec, launch = _decoded(Order(*received))
+        run_compiled(lambda: plan(spec, with_filter(launch, spec, launch.bundle)), report, root)
 
     return spawn(main, template.flags)
 
 
-def become(child: Child, spec: "Spec", launch: Launch) -> None:
+def become(child: Child, wanted: Order) -> None:
     """Have a prepared init start this container, which must be of its template; its report goes on as any other's.
 
     Raises OSError if it is gone, or the container takes more words than fit a message.
     """
-    fds = [fd for fd in (*launch.stdio, launch.netns) if fd is not None]
-    numbers = [None if fd is None else fds.index(fd) for fd in (*launch.stdio, launch.netns)]
-    order: Any = (spec, launch.id, launch.bundle, dict(launch.overlay or {}), list(launch.join), numbers)
-    send_order(child.report, marshal.dumps(order), fds)
+    send_order(child.report, *wanted)
 
 
-def _decoded(order: bytes, fds: list[int]) -> tuple["Spec", Launch]:
-    spec, id, bundle, overlay, join, numbers = marshal.loads(order)
-    stdin, stdout, stderr, netns = (None if number is None else fds[number] for number in numbers)
+def _decoded(order: Order) -> tuple["Spec", Launch]:
+    spec, id, bundle, overlay, join, numbers = marshal.loads(order.message)
+    stdin, stdout, stderr, netns = (None if number is None else order.fds[number] for number in numbers)
     return spec, Launch(id, bundle, Stdio(stdin, stdout, stderr), overlay or None, join, netns)
 
 

@@ -25,7 +25,7 @@ from runtime.container.ops_mount import (
     OpenTree,
     ReadonlyPaths,
 )
-from runtime.container.plan import Launch, clone_flags, mount_ops
+from runtime.container.plan import Launch, bounding_ops, clone_flags, mount_ops
 from runtime.linux import namespaces
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def template_of(spec: "Spec", launch: Launch, facts: HostFacts) -> Template | No
         if flags & _OWN != _OWN:
             return None
         staged = _staged(mount_ops(spec, launch, facts))
+        if staged and not spec.get("hooks"):  # a hook has all capabilities
+            staged += bounding_ops(spec["process"])
     except _MALFORMED:
         return None  # whoever starts it from nothing finds out what is wrong
     return None if staged is None else Template(flags, tuple((type(op), op) for op in staged))

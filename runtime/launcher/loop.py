@@ -23,6 +23,10 @@ class Loop:
         """Call `callback` once, when nothing has happened for `idle_s`; it replaces one that still waits for that."""
         self._when_idle, self._idle_s = callback, idle_s
 
+    def forget_idle(self) -> None:
+        """Call nothing when idle after all."""
+        self._when_idle = None
+
     def add(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` is readable, at end of file, or in error."""
         self._epoll.register(fd, READ)

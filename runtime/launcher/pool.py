@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runtime.container.facts import HostFacts
 from runtime.container.plan import Launch
-from runtime.container.ready import become, prepare
+from runtime.container.ready import Order, become, order, prepare
 from runtime.container.spawn import Child
 from runtime.container.template import Template, template_of
 from runtime.launcher.loop import Loop
@@ -20,7 +20,7 @@ SIZE = 2
 """Each is some 2 MB of memory; a burst of starts goes on from nothing."""
 
 PAUSE_S = 0.003
-"""Making one keeps the launcher for a millisecond: not while a container is starting, or its program about to end."""
+"""Making one keeps the launcher for milliseconds: not while a program is about to end."""
 
 
 class ReadyInits:
@@ -32,6 +32,7 @@ class ReadyInits:
         self._facts = facts
         self._stage = stage
         self._template: Template | None = None
+        self._example = Order(b"", [])
         self._ready: list[Child] = []
         self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._mounts_changed = select.poll()
@@ -39,28 +40,34 @@ class ReadyInits:
 
     def start(self, spec: "Spec", launch: Launch) -> Child | None:
         """Start a container in an init that stands ready; None if none does, or none fits."""
+        self._loop.forget_idle()
         template = template_of(spec, launch, self._facts)
         if template is None:
             return None
         if template != self._template:
             self._end_all()
             self._template = template
+            self._example = order(spec, launch)
         elif self._mounts_changed.poll(0):
             # What stands ready has the mounts of the moment it was made; bind mounts need today's (proc_mounts(5)).
             self._end_all()
-        self._loop.call_when_idle(PAUSE_S, self._refill)
         while self._ready:
             child = self._take()
             try:
-                become(child, spec, launch)
+                become(child, order(spec, launch))
             except OSError:  # it has died, or the message is too long for it
                 _end(child)
             else:
                 return child
         return None
 
+    def refill(self) -> None:
+        """Make others in place of those taken. To be called when a start is over: none is made during one."""
+        self._loop.call_when_idle(PAUSE_S, self._make)
+
     def close(self) -> None:
         """End them all, and forget what to make. Nothing is to be started after that."""
+        self._loop.forget_idle()
         self._template = None
         self._end_all()
         os.close(self._mounts)
@@ -69,14 +76,14 @@ class ReadyInits:
         while self._ready:
             _end(self._take())
 
-    def _refill(self) -> None:
+    def _make(self) -> None:
         if self._template is None or len(self._ready) >= SIZE:
             return
         with contextlib.suppress(OSError):  # a start says what is wrong
-            child = prepare(self._template, self._stage, self._facts)
+            child = prepare(self._template, self._example, self._stage, self._facts)
             self._ready.append(child)
             self._loop.add(child.pidfd, lambda: self._died(child))
-            self._loop.call_when_idle(PAUSE_S, self._refill)
+            self.refill()
 
     def _take(self) -> Child:
         child = self._ready.pop(0)

@@ -191,6 +191,14 @@ class Server:
     # What children do
 
     def _started(self, process: Process) -> None:
+        self._answer_start(process)
+        self._refill()
+
+    def _refill(self) -> None:
+        if self._ready:
+            self._ready.refill()
+
+    def _answer_start(self, process: Process) -> None:
         asked = self._asked.pop(process.key, None)
         if asked is None:
             return
@@ -205,6 +213,7 @@ class Server:
         asked = self._asked.pop(process.key, None)
         if asked is not None and process.failure is not None:
             self._refuse(asked[1], *process.failure)
+        self._refill()
 
     def _exited(self, process: Process) -> None:
         if self._connection is not None:
