@@ -178,8 +178,8 @@ def leftovers(instance: str, data_root: Path) -> list[str]:
                 continue
             if f"{root}/snapshots" in mounts or f"{data_root.parent}/run --daemon" in command:
                 found.append(f"process {process.name}: {command}")
-    for directory in Path("/sys/fs/cgroup").rglob(f"wherry-{instance}"):
-        found.append(f"cgroup {directory}")
+    for directory, names, _ in os.walk("/sys/fs/cgroup"):  # rglob fails when another engine's go meanwhile
+        found += [f"cgroup {directory}/{name}" for name in names if name == f"wherry-{instance}"]
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     found += [f"link {name}" for name in re.findall(rf"\d+: (wherry{instance}\w*)", links)]
     masters = re.findall(rf"\d+: (wherry\w+)@.* master wherry{instance}", links)

@@ -119,12 +119,12 @@ class _LayerWriter(TreeWriter):
 # --- directories to tars ----------------------------------------------------------------------------------
 
 
-def write_diff(upper: Path, out: Writable, leave_out: Container[str] = ()) -> None:
+def write_diff(upper: Path, out: Writable, leave_out: Container[str] = (), latest_mtime_s: int | None = None) -> None:
     """Writes the changes in an overlay's upper directory as a layer tar; equal trees give equal bytes.
 
-    `leave_out`: empty files at these paths, made as mount points only.
+    `leave_out`: empty files at these paths, made as mount points only. `latest_mtime_s`: times after it become it.
     """
-    tree = _TreeReader(out, whiteouts=True)
+    tree = _TreeReader(out, whiteouts=True, latest_mtime_s=latest_mtime_s)
     for node in walk(upper):
         if node.path not in leave_out or node.info.st_size or not stat.S_ISREG(node.info.st_mode):
             tree.write(node, node.path)
@@ -160,9 +160,10 @@ def export_path(parent_fd: int, name: str, shown_as: str, out: Writable, enter: 
 class _TreeReader:
     """Writes the nodes of one walk."""
 
-    def __init__(self, out: Writable, whiteouts: bool = False) -> None:
+    def __init__(self, out: Writable, whiteouts: bool = False, latest_mtime_s: int | None = None) -> None:
         self._out = out
         self._whiteouts = whiteouts
+        self._latest_mtime_s = latest_mtime_s
         self._first_names: dict[tuple[int, int], str] = {}  # of files with several
 
     def end(self) -> None:
@@ -172,12 +173,12 @@ class _TreeReader:
         out = self._out
         if self._whiteouts and is_whiteout(node.info):
             parent = path.removesuffix(node.name)
-            _write_entry(out, _tar_info(f"{parent}{WHITEOUT_PREFIX}{node.name}", node.info, tarfile.REGTYPE))
+            _write_entry(out, self._tar_info(f"{parent}{WHITEOUT_PREFIX}{node.name}", node.info, tarfile.REGTYPE))
             return
         kind = _TAR_TYPES.get(stat.S_IFMT(node.info.st_mode))
         if kind is None:
             return  # sockets: meaningless without the process that listened
-        info = _tar_info(path, node.info, kind)
+        info = self._tar_info(path, node.info, kind)
         identity = (node.info.st_dev, node.info.st_ino)
         if node.info.st_nlink > 1 and kind != tarfile.DIRTYPE:
             if identity in self._first_names:
@@ -191,10 +192,32 @@ class _TreeReader:
             info.linkname = os.readlink(node.name, dir_fd=node.parent_fd)
             _write_entry(out, info)
         elif kind == tarfile.DIRTYPE:
-            _write_directory(out, node, info, self._whiteouts)
+            self._write_directory(node, info)
         else:
             info.devmajor, info.devminor = os.major(node.info.st_rdev), os.minor(node.info.st_rdev)
             _write_entry(out, info)
+
+    def _write_directory(self, node: Node, info: tarfile.TarInfo) -> None:
+        directory_fd = open_directory(node.name, node.parent_fd)
+        try:
+            info.pax_headers = _xattr_records(directory_fd)
+            _write_entry(self._out, info)
+            if self._whiteouts and is_opaque(directory_fd):
+                marker = self._tar_info(f"{node.path}/{OPAQUE_MARKER}", node.info, tarfile.REGTYPE)
+                _write_entry(self._out, marker)
+        finally:
+            os.close(directory_fd)
+
+    def _tar_info(self, path: str, info: os.stat_result, kind: bytes) -> tarfile.TarInfo:
+        """Whole seconds and no user names, as Docker writes layers."""
+        entry = tarfile.TarInfo(path)
+        entry.type = kind
+        entry.mode = stat.S_IMODE(info.st_mode)
+        entry.uid, entry.gid = info.st_uid, info.st_gid
+        entry.mtime = int(info.st_mtime)
+        if self._latest_mtime_s is not None:
+            entry.mtime = min(entry.mtime, self._latest_mtime_s)
+        return entry
 
 
 _TAR_TYPES = {
@@ -207,29 +230,8 @@ _TAR_TYPES = {
 }
 
 
-def _tar_info(path: str, info: os.stat_result, kind: bytes) -> tarfile.TarInfo:
-    """Whole seconds and no user names, as Docker writes layers."""
-    entry = tarfile.TarInfo(path)
-    entry.type = kind
-    entry.mode = stat.S_IMODE(info.st_mode)
-    entry.uid, entry.gid = info.st_uid, info.st_gid
-    entry.mtime = int(info.st_mtime)
-    return entry
-
-
 def _write_entry(out: Writable, info: tarfile.TarInfo) -> None:
     out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-
-
-def _write_directory(out: Writable, node: Node, info: tarfile.TarInfo, whiteouts: bool) -> None:
-    directory_fd = open_directory(node.name, node.parent_fd)
-    try:
-        info.pax_headers = _xattr_records(directory_fd)
-        _write_entry(out, info)
-        if whiteouts and is_opaque(directory_fd):
-            _write_entry(out, _tar_info(f"{node.path}/{OPAQUE_MARKER}", node.info, tarfile.REGTYPE))
-    finally:
-        os.close(directory_fd)
 
 
 def _write_file(out: Writable, node: Node, info: tarfile.TarInfo) -> None:

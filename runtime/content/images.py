@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +29,7 @@ from runtime.content.layout import Layout
 from runtime.content.load import Progress, load_archive
 from runtime.content.save import index_of, write_archive
 from runtime.content.trash import Trash
+from runtime.content.tree import data_size_bytes
 from runtime.errors import InvalidParameter, NotFound, WherryError
 from runtime.oci import digest
 from runtime.oci.image import (
@@ -59,13 +60,13 @@ _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 class ImageStore:
     """All images under one data root. Thread-safe; `get` and `all` answer from memory, the rest is slow."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, held: Iterable[str] = ()) -> None:
         """Opens or creates the store and clears what a killed process left half done.
 
-        Raises Conflict when another engine has it open.
+        `held` as for `hold`. Raises Conflict when another engine has it open.
         """
         self._lock = threading.RLock()
-        self._in_use: Counter[str] = Counter()  # digests an Ingest holds
+        self._in_use: Counter[str] = Counter(held)  # digests an Ingest holds, or a cache
         self._images: dict[str, Image] = {}
         self._references: dict[Reference, str] = {}  # with a tag or a digest, never both; to an image's id
         self._layout = Layout(root / "content")
@@ -149,6 +150,25 @@ class ImageStore:
         with self._lock:
             chain_ids = {chain_id for image in self._images.values() for chain_id in image.chain_ids}
             return {chain_id: self._layers.size_bytes(chain_id) for chain_id in chain_ids if chain_id in self._layers}
+
+    def unpacked_bytes(self, chain_id: str) -> int | None:
+        """Bytes of data in an unpacked layer, None if there is none."""
+        with self._lock:
+            return self._layers.size_bytes(chain_id) if chain_id in self._layers else None
+
+    # --- holding what no image has ------------------------------------------------------------------------
+
+    def hold(self, digests: Iterable[str]) -> None:
+        """Keeps blobs and layers (by chain ID) from being collected; each as often as it is held."""
+        with self._lock:
+            self._in_use.update(digests)
+
+    def let_go(self, digests: Sequence[str]) -> None:
+        """Undoes `hold`, and deletes what nothing else holds or refers to."""
+        with self._lock:
+            self._in_use.subtract(digests)
+            self._in_use += Counter()
+            self._collect(digests)
 
     # --- adding -------------------------------------------------------------------------------------------
 
@@ -587,6 +607,23 @@ class Ingest:
         store._layout.sync(image.blobs)
         return store._add(image, references)
 
+    def take_layer(
+        self, below: str, upper: Path, leave_out: Container[str] = (), latest_mtime_s: int | None = None
+    ) -> "NewLayer":
+        """Makes the changes in an overlay's `upper` directory a layer on top of the chain ID `below` ("": none).
+
+        `upper` is gone then. The layer survives this process after `seal` only. Other arguments: `write_diff`.
+        """
+        blob, size = self.create_blob(lambda out: write_diff(upper, out, leave_out, latest_mtime_s))
+        chain_id = digest.of_bytes(f"{below} {blob}".encode()) if below else blob
+        self._hold(chain_id)
+        self._store._layers.take(chain_id, blob, upper, data_size_bytes(upper))
+        return NewLayer(chain_id, blob, Descriptor(mediaType=LAYER_TAR, digest=blob, size=size))
+
+    def seal(self, chain_ids: Iterable[str]) -> None:
+        """Makes what `take_layer` made survive this process, and a power cut."""
+        self._store._layers.seal(chain_ids)
+
     def add_layer(
         self,
         parent: Image | None,
@@ -629,6 +666,15 @@ class _Tee:
         data = self._source.read(size)
         self._copy.write(data)
         return data
+
+
+@dataclass(frozen=True, slots=True)
+class NewLayer:
+    """A layer no image may have yet. `descriptor` is of its blob."""
+
+    chain_id: str
+    diff_id: str
+    descriptor: Descriptor
 
 
 def _stored(reference: Reference) -> Reference:

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class LayerStore:
         directory.mkdir(mode=0o700, exist_ok=True)
         self._sizes: dict[str, int] = {}
         self._adopting = threading.Lock()
+        self._unsealed: dict[str, str] = {}  # chain ID → diff ID of layers that do not survive this process yet
         for path in directory.iterdir():
             size_bytes = None if path.name.startswith(_UNFINISHED_PREFIX) else _recorded_size(path)
             if size_bytes is None:
@@ -105,9 +106,41 @@ class LayerStore:
         except FileNotFoundError:
             pass
 
+    def take(self, chain_id: str, diff_id: str, tree: Path, size_bytes: int) -> None:
+        """Moves the finished directory `tree` here as a layer's files; it is on the same file system.
+
+        The layer can be used at once. The next engine finds it only after `seal`, which syncs many at the price of one.
+        """
+        if chain_id in self._sizes:
+            return
+        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=self._directory))
+        try:
+            os.rename(tree, unfinished / "diff")
+            with self._adopting:
+                if chain_id not in self._sizes:
+                    os.rename(unfinished, self._directory / digest.hex_of(chain_id))
+                    self._sizes[chain_id], self._unsealed[chain_id] = size_bytes, diff_id
+                    return
+        except BaseException:
+            self._trash.discard(unfinished)
+            raise
+        self._trash.discard(unfinished)  # another thread has taken the same layer meanwhile
+
+    def seal(self, chain_ids: Iterable[str]) -> None:
+        """Makes layers that were taken survive this process and a power cut."""
+        unsealed = {chain_id: self._unsealed[chain_id] for chain_id in chain_ids if chain_id in self._unsealed}
+        if not unsealed:
+            return
+        sync_filesystem(str(self._directory))
+        for chain_id, diff_id in unsealed.items():
+            facts = {"diff_id": diff_id, "size_bytes": self._sizes[chain_id]}
+            (self._directory / digest.hex_of(chain_id) / "layer.json").write_text(json.dumps(facts))
+            self._unsealed.pop(chain_id, None)
+
     def remove(self, chain_id: str) -> None:
         self._trash.discard(self._directory / digest.hex_of(chain_id))
         del self._sizes[chain_id]
+        self._unsealed.pop(chain_id, None)
 
     def _unpack(self, diff: Path, diff_id: str, source: Readable) -> Unpacked:
         diff.mkdir()

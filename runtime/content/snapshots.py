@@ -80,6 +80,12 @@ class Snapshots:
             raise
         return rootfs
 
+    def prepare_bare(self, snapshot_id: str) -> Path:
+        """Makes the directory of a snapshot on top of nothing, for the first files of an image."""
+        spare = self._make_spare()
+        os.rename(spare, self._path(snapshot_id))
+        return self._path(snapshot_id) / "upper"
+
     def describe(self, snapshot_id: str, image: HasLayers) -> OverlayRootfs:
         """The same directories `prepare` returned, without touching the disk."""
         snapshot = self._path(snapshot_id)

@@ -11,14 +11,13 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from runtime.content.merged import read_in_layers
 from runtime.content.snapshots import OverlayRootfs
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
 from runtime.engine import files, spec_gen
 from runtime.engine.container import Container
-from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.links import Linked
 from runtime.engine.networks import Membership
 from runtime.engine.settings import EngineSettings
@@ -30,10 +29,14 @@ from runtime.network.dns.view import GATEWAY_NAME, HOST_NAME
 INIT_PROGRAMS = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init")
 
 
+class Mounts(Protocol):
+    def resolved(self, container: Container) -> list[spec_gen.HostMount]: ...
+
+
 class Bundles:
     """Writes bundles from containers' options and the facts of this host."""
 
-    def __init__(self, settings: EngineSettings, mounts: ContainerMounts) -> None:
+    def __init__(self, settings: EngineSettings, mounts: Mounts) -> None:
         self._settings = settings
         self._mounts = mounts
         self._filter: tuple[Any, bytes] = (None, b"")  # the latest profile, and the program it compiles to

@@ -18,6 +18,9 @@ from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
 from runtime.engine import embedded
+from runtime.engine.build import BuildService
+from runtime.engine.build.cache import BuildCache, held_by_cache
+from runtime.engine.build.run import StepRunner
 from runtime.engine.container_files import ContainerFiles
 from runtime.engine.containers import ContainerService
 from runtime.engine.control import Control
@@ -75,7 +78,7 @@ class Engine:
         self.store = Store(settings.store_path)
         self._exits.callback(self.store.close)
         self.store.on_late = lambda: self._spawn(self._write_late())
-        self.images = ImageStore(settings.data_root)
+        self.images = ImageStore(settings.data_root, held_by_cache(self.store))
         self._exits.callback(self.images.close)
         self.distribution = Distribution(settings.registries, self.images, self.events)
         self._exits.callback(self.distribution.close)
@@ -105,6 +108,9 @@ class Engine:
         roots = Roots(self.containers, self.snapshots)
         self.files = ContainerFiles(self.containers, self.control, roots, self.snapshots, self.images, self.events)
         self.usage = Usage(self.containers)
+        runner = StepRunner(settings, self.snapshots, self.networks, self.processes, self.containers.get)
+        cache = BuildCache(self.store, self.images)
+        self.builds = BuildService(settings, self.images, self.snapshots, cache, runner, self.distribution, self.events)
         self.pruner = Pruner(self.containers, self.control, self.snapshots, self.events)
         self._exits.callback(self.health.close)
         self.containers.load()

@@ -22,7 +22,7 @@ from runtime.errors import SystemFault
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["container", "volume", "network", "embedded", "cgroup"]
+Kind = Literal["container", "volume", "network", "embedded", "cgroup", "build"]
 
 
 class Store:

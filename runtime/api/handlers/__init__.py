@@ -1,7 +1,7 @@
 """One module per resource of the Engine API, each with its table of routes."""
 
 from runtime.api.handlers import (
-    builder,
+    build,
     container_files,
     container_streams,
     container_usage,
@@ -32,7 +32,7 @@ ROUTES: list[Route] = [
     *system.ROUTES,
     *disk_usage.ROUTES,
     *registries.ROUTES,
-    *builder.ROUTES,
+    *build.ROUTES,
     *plugins.ROUTES,
     *swarm.ROUTES,
 ]

@@ -34,9 +34,9 @@ async def disk_usage(engine: Engine, request: Request) -> Answer:
         document["Containers"] = await _containers(engine)
     if "volume" in types:
         document["Volumes"] = await _volumes(engine)
-    document["BuildCache"] = [] if "build-cache" in types else None
+    document["BuildCache"] = _build_cache(engine) if "build-cache" in types else None
     if request.api_version <= BUILDER_SIZE_UNTIL:
-        document["BuilderSize"] = 0
+        document["BuilderSize"] = sum(entry.size_bytes for _, entry in engine.builds.cache.all())
     return json_response(document)
 
 
@@ -45,6 +45,10 @@ def _images(engine: Engine) -> dict[str, Any]:
     shared = engine.shared_sizes()
     shown = [wire.image_summary(image, uses[image.id], shared[image.id]) for image in engine.images.all()]
     return {"LayersSize": sum(engine.images.layer_sizes().values()), "Images": shown}
+
+
+def _build_cache(engine: Engine) -> list[dict[str, Any]]:
+    return [wire.cache_entry(key, entry) for key, entry in engine.builds.cache.all()]
 
 
 async def _containers(engine: Engine) -> list[dict[str, Any]]:

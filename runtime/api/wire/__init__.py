@@ -1,5 +1,6 @@
 """Docker's JSON documents, made from the engine's objects. Field names and formats: the Engine API's definitions."""
 
+from runtime.api.wire.build import CACHE_TYPE, build_error, build_line, cache_entry
 from runtime.api.wire.containers import config, container_inspect, container_summary, exec_inspect
 from runtime.api.wire.files import committed_config, path_stat
 from runtime.api.wire.images import found_image, image_created_s, image_inspect, image_summary, platform_of
@@ -12,7 +13,11 @@ from runtime.api.wire.times import NEVER, human_duration, parse_moment, parse_ti
 from runtime.api.wire.volumes import volume
 
 __all__ = [
+    "CACHE_TYPE",
     "NEVER",
+    "build_error",
+    "build_line",
+    "cache_entry",
     "committed_config",
     "config",
     "container_inspect",

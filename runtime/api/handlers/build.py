@@ -1,0 +1,111 @@
+"""/build and its cache: see the Engine API, "Image"."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from runtime.api import filters, wire
+from runtime.api.errors import message_of
+from runtime.api.handlers.swarm import refuse
+from runtime.api.http1 import Answer, Request, StreamResponse
+from runtime.api.router import Route, empty_response, json_response
+from runtime.api.thread_streams import body_file
+from runtime.engine.build.cache import CacheEntry
+from runtime.engine.build.output import ImageMade, Message
+from runtime.engine.engine import Engine
+from runtime.engine.options.build import build_request
+from runtime.errors import NotSupported, WherryError
+
+if TYPE_CHECKING:
+    from runtime.registry.transport import Credentials
+
+log = logging.getLogger(__name__)
+
+NO_BUILDKIT = NotSupported("BuildKit is not part of Wherry: set DOCKER_BUILDKIT=0, or use wherry build")
+PRUNE_FILTERS = ("id", "inuse", "parent", "private", "shared", "type", "until", "unused-for", "description")
+
+
+async def build(engine: Engine, request: Request) -> Answer:
+    wanted = build_request(request.query)
+    configured = _configured(request)
+
+    def credentials(domain: str) -> Credentials:
+        from runtime.registry.transport import Credentials
+
+        found = configured.get(domain) or configured.get("https://index.docker.io/v1/" if domain == "docker.io" else "")
+        found = found or {}
+        return Credentials(found.get("username", ""), found.get("password", ""), found.get("identitytoken", ""))
+
+    messages = engine.builds.build(wanted, body_file(request.body_chunks()), credentials)
+    first = await anext(messages, None)  # what fails before is answered with a status
+    return StreamResponse(_lines(first, messages, wanted.quiet), headers={"Content-Type": "application/json"})
+
+
+async def _lines(first: Message | None, messages: AsyncIterator[Message], quiet: bool) -> AsyncIterator[bytes]:
+    image_id = ""
+    try:
+        if first is not None and (line := _line(first, quiet)):
+            yield line
+        async for message in messages:
+            if isinstance(message, ImageMade):
+                image_id = message.image_id
+            if line := _line(message, quiet):
+                yield line
+        if quiet:
+            yield wire.message_line({"stream": f"{image_id}\n"})
+    except (WherryError, OSError) as error:
+        log.debug("a build failed: %s", error)
+        yield wire.build_error(error, message_of(error))
+    finally:
+        await messages.aclose()  # type: ignore[attr-defined]
+
+
+def _line(message: Message, quiet: bool) -> bytes:
+    return b"" if quiet else wire.build_line(message)
+
+
+def _configured(request: Request) -> dict[str, dict[str, str]]:
+    """X-Registry-Config: credentials by host, as the client has them; unreadable ones are none."""
+    text = request.headers.get("x-registry-config", "")
+    try:
+        document: Any = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
+        return {host: {key.lower(): str(value) for key, value in entry.items()} for host, entry in document.items()}
+    except (ValueError, AttributeError):
+        return {}
+
+
+async def prune(engine: Engine, request: Request) -> Answer:
+    chosen = filters.read(request.query, PRUNE_FILTERS)
+    until_ns = filters.until_ns(chosen)
+    query = request.query
+    keep_bytes = max(query.number(name) or 0 for name in ("keep-storage", "reserved-space", "max-used-space"))
+
+    def wanted(key: str, entry: CacheEntry) -> bool:
+        return (
+            (until_ns is None or entry.used_ns <= until_ns)
+            and ("id" not in chosen or any(key.startswith(id) for id in chosen["id"]))
+            and ("type" not in chosen or wire.CACHE_TYPE in chosen["type"])
+            and ("parent" not in chosen or entry.parent in chosen["parent"])
+            and not filters.boolean(chosen, "inuse", False)
+        )
+
+    removed, freed_bytes = engine.builds.prune(wanted, keep_bytes)
+    return json_response({"CachesDeleted": removed or None, "SpaceReclaimed": freed_bytes})
+
+
+async def cancel(engine: Engine, request: Request) -> Answer:
+    """Only builds with an id can be cancelled, and those are BuildKit's: others end with their connection."""
+    return empty_response(204)
+
+
+ROUTES: list[Route] = [
+    ("POST", "/build", build),
+    ("POST", "/build/prune", prune),
+    ("POST", "/build/cancel", cancel),
+    ("POST", "/session", refuse(NO_BUILDKIT)),
+    ("POST", "/grpc", refuse(NO_BUILDKIT)),
+]

@@ -1,0 +1,234 @@
+"""Builds as the engine offers them: the context taken in, images found or pulled, the cache looked after."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import posixpath
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from runtime.content.compression import Readable
+from runtime.content.image import Image
+from runtime.content.images import ImageStore
+from runtime.content.snapshots import Snapshots
+from runtime.dockerfile.ignore import FILE_NAME as IGNORE_FILE
+from runtime.dockerfile.ignore import Matcher, parse_file
+from runtime.dockerfile.model import BuildPlan, Dockerfile
+from runtime.dockerfile.parser import parse
+from runtime.dockerfile.platform_args import global_args
+from runtime.dockerfile.stages import plan
+from runtime.engine.build.arguments import SOURCE_DATE_EPOCH, BuildArguments
+from runtime.engine.build.build import Build
+from runtime.engine.build.cache import BuildCache, CacheEntry
+from runtime.engine.build.context import Context
+from runtime.engine.build.output import BuildOutput, Message, Part, Pulling
+from runtime.engine.build.request import BuildRequest
+from runtime.engine.build.run import StepRunner
+from runtime.engine.build.stage import Job
+from runtime.engine.distribution.service import Distribution
+from runtime.engine.events import Event, EventBus
+from runtime.engine.platforms import check_platform, parse_platform
+from runtime.engine.settings import EngineSettings
+from runtime.errors import InvalidParameter, NotFound, WherryError
+from runtime.oci.image import Platform, platform_of_host
+from runtime.oci.reference import Reference
+from runtime.oci.reference import parse as parse_reference
+
+if TYPE_CHECKING:
+    from runtime.registry.transport import Credentials
+
+log = logging.getLogger(__name__)
+
+DEFAULT_DOCKERFILE = "Dockerfile"
+FindCredentials = Callable[[str], "Credentials"]  # for a registry's host
+
+
+class BuildService:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        images: ImageStore,
+        snapshots: Snapshots,
+        cache: BuildCache,
+        runner: StepRunner,
+        distribution: Distribution,
+        events: EventBus,
+    ) -> None:
+        self.cache = cache
+        self._settings = settings
+        self._images = images
+        self._snapshots = snapshots
+        self._runner = runner
+        self._distribution = distribution
+        self._events = events
+        self._directory = settings.data_root / "build"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+
+    async def build(
+        self, request: BuildRequest, body: Readable, credentials: FindCredentials
+    ) -> AsyncIterator[Message]:
+        """What the build tells, until it is done. Raises WherryError, OSError; closed early, it is cancelled.
+
+        `body` is the context's tar, read in a thread.
+        """
+        references = [parse_reference(tag) for tag in request.tags]
+        with Context(self._directory) as context:
+            await asyncio.to_thread(context.receive, body)
+            text = _dockerfile_text(request, context)
+            dockerfile = parse(text)
+            arguments = BuildArguments(request.build_args, _platform_arguments(request))
+            steps = plan(dockerfile, request.target, arguments.given, arguments.platforms)
+            arguments.set_globals(steps.global_args)
+            with self._images.ingest() as ingest:
+                finder = _Finder(self._images, self._distribution, request, credentials)
+                job = Job(
+                    request,
+                    dockerfile,
+                    arguments,
+                    context,
+                    self._runner,
+                    self._snapshots,
+                    self.cache,
+                    ingest,
+                    finder,
+                    self._settings.rootfs_dir,
+                    _epoch(arguments),
+                    _count(dockerfile, steps, request),
+                    self._cache_images(request),
+                )
+                async for message in self._run(job, steps, references):
+                    yield message
+
+    def prune(self, wanted: Callable[[str, CacheEntry], bool], keep_bytes: int) -> tuple[list[str], int]:
+        """As `BuildCache.prune`, and told."""
+        removed, freed_bytes = self.cache.prune(wanted, keep_bytes)
+        self._events.publish(Event("builder", "prune", "", {"reclaimed": str(freed_bytes)}))
+        return removed, freed_bytes
+
+    async def _run(self, job: Job, steps: BuildPlan, references: list[Reference]) -> AsyncIterator[Message]:
+        output = BuildOutput()
+        running = asyncio.create_task(Build(job, steps, output).run(self._images, job.ingest, references))
+        running.add_done_callback(lambda _: output.end())
+        try:
+            async for message in output.messages():
+                yield message
+            image_id = await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        for reference in references:
+            self._events.publish(Event("image", "tag", image_id, {"name": reference.familiar()}))
+
+    def _cache_images(self, request: BuildRequest) -> list[Image]:
+        """Those of --cache-from that are here; others are passed over, as Docker does."""
+        found = []
+        for name in request.cache_from:
+            try:
+                found.append(self._images.get(name))
+            except WherryError as error:
+                log.info("--cache-from %s: %s", name, error)
+        return found
+
+
+class _Finder:
+    """Base images, and those of --from: local, or pulled. One is looked for once in a build."""
+
+    def __init__(
+        self, images: ImageStore, distribution: Distribution, request: BuildRequest, credentials: FindCredentials
+    ) -> None:
+        self._images = images
+        self._distribution = distribution
+        self._request = request
+        self._credentials = credentials
+        self._found: dict[tuple[str, str], Image] = {}
+        self._looking: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def image(self, name: str, platform: str, part: Part) -> Image:
+        key = name, platform
+        async with self._looking.setdefault(key, asyncio.Lock()):
+            if key not in self._found:
+                self._found[key] = await self._find(name, platform, part)
+            return self._found[key]
+
+    async def _find(self, name: str, platform: str, part: Part) -> Image:
+        try:
+            image = self._images.get(name)
+            for warning in check_platform(image, name, platform):
+                await part.say(f" ---> [Warning] {warning}\n")
+        except NotFound:
+            image = None
+        if image is not None and (not self._request.pull or name.startswith("sha256:")):
+            return image
+        await self._pull(parse_reference(name), parse_platform(platform) if platform else None, part)
+        return self._images.get(name)
+
+    async def _pull(self, reference: Reference, platform: Platform | None, part: Part) -> None:
+        transfer = await self._distribution.pull(reference, platform, self._credentials(reference.domain))
+        try:
+            async for batch in transfer.batches():
+                await part.tell(Pulling(batch))
+            if transfer.error:
+                raise transfer.error
+        finally:
+            self._distribution.end(transfer)
+
+
+def _dockerfile_text(request: BuildRequest, context: Context) -> bytes:
+    """Raises InvalidParameter in Docker's words."""
+    name = request.dockerfile or DEFAULT_DOCKERFILE
+    if request.dockerfile_text is not None:
+        text = request.dockerfile_text
+    else:
+        if posixpath.normpath(name).startswith("../"):
+            raise InvalidParameter(f"Forbidden path outside the build context: {name} ()")
+        try:
+            path = context.resolve(name)
+        except NotFound:
+            try:
+                path = context.resolve(name.lower() if name == DEFAULT_DOCKERFILE else name)
+            except NotFound:
+                raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}") from None
+        file = context.files[path]
+        if file.kind != "file":
+            raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}: it is not a file")
+        text = context.read(file)
+        _leave_out(context, path)
+    if not text.strip():
+        raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
+    return text
+
+
+def _leave_out(context: Context, dockerfile: str) -> None:
+    """Clients send the Dockerfile and .dockerignore whatever .dockerignore says: what it leaves out is not copied."""
+    ignore = context.files.get(IGNORE_FILE)
+    if ignore is None or ignore.kind != "file":
+        return
+    matcher = Matcher(parse_file(context.read(ignore)))
+    for path in (dockerfile, IGNORE_FILE):
+        if matcher.ignores(path):
+            context.remove(path)
+
+
+def _platform_arguments(request: BuildRequest) -> dict[str, str]:
+    host = platform_of_host()
+    target = parse_platform(request.platform) if request.platform else host
+    return global_args(_written(host), _written(target), request.target)
+
+
+def _written(platform: Platform) -> str:
+    return "/".join(filter(None, (platform["os"], platform["architecture"], platform.get("variant", ""))))
+
+
+def _epoch(arguments: BuildArguments) -> int | None:
+    text = arguments.given.get(SOURCE_DATE_EPOCH, "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise InvalidParameter(f"invalid SOURCE_DATE_EPOCH: {text}: seconds since 1970 are needed")
+    return int(text)
+
+
+def _count(dockerfile: Dockerfile, steps: BuildPlan, request: BuildRequest) -> int:
+    stages = [planned.stage for planned in steps.stages]
+    return len(dockerfile.global_args) + sum(1 + len(stage.instructions) for stage in stages) + len(request.labels)

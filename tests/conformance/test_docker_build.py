@@ -1,0 +1,196 @@
+"""`docker build` with the classic builder's protocol: what the CLI sends, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.harness import RunningEngine
+
+Build = Callable[..., "CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def build(engine: RunningEngine, context: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    monkeypatch.setenv("DOCKER_BUILDKIT", "0")
+
+    def run(
+        dockerfile: str, *arguments: str, files: Mapping[str, str] | None = None, code: int = 0
+    ) -> CompletedProcess[bytes]:
+        (context / "Dockerfile").write_text(dockerfile)
+        for name, text in (files or {}).items():
+            path = context / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        done = engine.docker("build", *arguments, str(context))
+        assert done.returncode == code, (done.stdout.decode(), done.stderr.decode())
+        return done
+
+    return run
+
+
+def lines_of(engine: RunningEngine, image: str, *command: str) -> list[str]:
+    done = engine.docker("run", "--rm", image, *command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().splitlines()
+
+
+def test_a_build_makes_a_tagged_image(engine: RunningEngine, build: Build) -> None:
+    done = build("FROM busybox\nRUN echo one > /one\nCMD cat /one\n", "-t", "first")
+    out = done.stdout.decode()
+    assert "Step 1/3 : FROM busybox" in out
+    assert "Step 2/3 : RUN echo one > /one" in out
+    assert " ---> Running in " in out
+    assert "Successfully built " in out
+    assert "Successfully tagged first:latest" in out
+    assert lines_of(engine, "first") == ["one"]
+    assert engine.get("/containers/json?all=1") == []
+
+
+def test_the_second_build_takes_every_step_from_the_cache(engine: RunningEngine, build: Build) -> None:
+    text = "FROM busybox\nENV A=1\nCOPY a.txt /a\nRUN date +%N > /made\nWORKDIR /w\n"
+    first = build(text, "-t", "cached", files={"a.txt": "a"}).stdout.decode()
+    second = build(text, "-t", "cached").stdout.decode()
+    assert "Using cache" not in first
+    assert second.count("Using cache") == 4
+    assert "Running in" not in second
+    third = build(text, "-t", "cached", files={"a.txt": "b"}).stdout.decode()
+    assert third.count("Using cache") == 1
+    assert build(text, "--no-cache").stdout.decode().count("Using cache") == 0
+
+
+def test_configuration(engine: RunningEngine, build: Build) -> None:
+    build(
+        "ARG base=busybox\nFROM $base AS final\nARG who=me\nENV A=$who B=${A:-none}\nLABEL l=$A\nEXPOSE 80 53/udp\n"
+        'VOLUME /data\nUSER daemon\nWORKDIR /x\nWORKDIR y\nSTOPSIGNAL SIGINT\nSHELL ["/bin/sh", "-ec"]\n'
+        "HEALTHCHECK --interval=5s CMD true\nCMD echo $A\nONBUILD RUN echo later\n",
+        *("-t", "configured", "--build-arg", "who=you", "--label", "x=y"),
+    )
+    config = engine.get("/images/configured/json")["Config"]
+    assert {"A=you", "B=none"} <= set(config["Env"])
+    assert config["Labels"] == {"l": "you", "x": "y"} or config["Labels"] == {"l": "", "x": "y"}
+    assert set(config["ExposedPorts"]) == {"80/tcp", "53/udp"}
+    assert set(config["Volumes"]) == {"/data"}
+    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("daemon", "/x/y", "SIGINT")
+    assert config["Cmd"] == ["/bin/sh", "-ec", "echo $A"]
+    assert config["Healthcheck"]["Test"] == ["CMD-SHELL", "true"]
+    assert config["Healthcheck"]["Interval"] == 5_000_000_000
+    assert config["OnBuild"] == ["RUN echo later"]
+
+
+def test_triggers_run_in_the_next_build(engine: RunningEngine, build: Build) -> None:
+    build("FROM busybox\nONBUILD COPY a.txt /triggered\n", "-t", "with-trigger")
+    out = build("FROM with-trigger\nCMD cat /triggered\n", "-t", "triggered", files={"a.txt": "now"}).stdout.decode()
+    assert "# Executing 1 build trigger" in out
+    assert lines_of(engine, "triggered") == ["now"]
+    assert not engine.get("/images/triggered/json")["Config"].get("OnBuild")
+
+
+def test_stages(engine: RunningEngine, build: Build) -> None:
+    out = build(
+        "FROM busybox AS unused\nRUN false\n"
+        "FROM busybox AS made\nRUN mkdir /out && echo built > /out/file && ln -s file /out/link\n"
+        "FROM scratch AS other\nCOPY a.txt /from-context\n"
+        "FROM busybox\nCOPY --from=made /out /got/\nCOPY --from=other /from-context /\n"
+        "COPY --from=made --chown=daemon:www-data --chmod=600 /out/file /owned\n",
+        *("-t", "staged"),
+        files={"a.txt": "context\n"},
+    ).stdout.decode()
+    assert "RUN false" not in out
+    assert lines_of(engine, "staged", "cat", "/got/link", "/from-context") == ["built", "context"]
+    assert lines_of(engine, "staged", "stat", "-c", "%U:%G %a", "/owned") == ["daemon:www-data 600"]
+
+
+def test_copy_by_the_rules(engine: RunningEngine, build: Build) -> None:
+    build(
+        "FROM busybox\nWORKDIR /w\nCOPY dir .\nCOPY dir/a.txt new-name\nCOPY dir/a.txt into/\nCOPY *.txt /txt/\n"
+        "COPY dir/sub /sub\nCOPY . /all\n",
+        *("-t", "copied"),
+        files={"dir/a.txt": "a", "dir/sub/b.txt": "b", "one.txt": "1", "two.txt": "2", ".dockerignore": "Dockerfile\n"},
+    )
+    found = lines_of(engine, "copied", "find", "/w", "/txt", "/sub", "/all", "-type", "f")
+    assert sorted(found) == [
+        *("/all/.dockerignore", "/all/dir/a.txt", "/all/dir/sub/b.txt", "/all/one.txt", "/all/two.txt"),
+        *("/sub/b.txt", "/txt/one.txt", "/txt/two.txt", "/w/a.txt", "/w/into/a.txt", "/w/new-name", "/w/sub/b.txt"),
+    ]
+
+
+def test_add_unpacks_archives(engine: RunningEngine, build: Build, context: Path) -> None:
+    import tarfile
+
+    (context / "inside.txt").write_text("inside")
+    with tarfile.open(context / "files.tar.gz", "w:gz") as archive:
+        archive.add(context / "inside.txt", "deep/inside.txt")
+    build("FROM busybox\nADD files.tar.gz /unpacked\nCOPY files.tar.gz /kept/\n", "-t", "unpacked")
+    assert lines_of(engine, "unpacked", "cat", "/unpacked/deep/inside.txt") == ["inside"]
+    assert lines_of(engine, "unpacked", "ls", "/kept") == ["files.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "expected"),
+    [
+        ("FROM busybox\nRUN exit 3\n", "The command '/bin/sh -c exit 3' returned a non-zero code: 3"),
+        ('FROM busybox\nRUN ["/nothing"]\n', "no such file or directory"),
+        ("FROM busybox\nCOPY nothing /x\n", "file not found in build context or excluded by .dockerignore"),
+        ("FROM busybox\nFORM x\n", "unknown instruction: FORM (did you mean FROM?)"),
+        ("FROM busybox\nCOPY a b c /x\n", "file not found in build context"),
+        ("", "the Dockerfile (Dockerfile) cannot be empty"),
+        ("FROM busybox\nUSER nobody-knows\nRUN true\n", "unable to find user nobody-knows"),
+    ],
+)
+def test_mistakes(build: Build, dockerfile: str, expected: str) -> None:
+    done = build(dockerfile, code=3 if "exit 3" in dockerfile else 1)
+    assert expected in done.stderr.decode()
+
+
+def test_a_failing_step_is_shown_in_the_dockerfile(build: Build) -> None:
+    out = build("FROM busybox\n\nRUN false\n", code=1).stdout.decode()
+    assert "Dockerfile:3" in out
+    assert "3 | >>> RUN false" in out
+
+
+def test_what_is_pruned(engine: RunningEngine, build: Build) -> None:
+    build("FROM busybox\nRUN head -c 4096 /dev/zero > /zeros\n", "-t", "pruned")
+    usage = engine.get("/system/df")["BuildCache"]
+    assert any(entry["Size"] == 4096 and "zeros" in entry["Description"] for entry in usage)
+    answer = engine.post("/build/prune", expect=200)
+    assert answer["CachesDeleted"]
+    assert engine.get("/system/df")["BuildCache"] == []
+    assert lines_of(engine, "pruned", "stat", "-c", "%s", "/zeros") == ["4096"]
+
+
+def test_quietly(engine: RunningEngine, build: Build) -> None:
+    out = build("FROM busybox\nRUN echo hidden\n", "-q").stdout.decode()
+    assert engine.get(f"/images/{out.strip()}/json")["Id"] == out.strip()
+
+
+def test_the_stream_is_dockers(engine: RunningEngine, build: Build) -> None:
+    import io
+    import tarfile
+
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        text = b"FROM busybox\nRUN echo out; echo err >&2; exit 4\n"
+        entry.size = len(text)
+        archive.addfile(entry, io.BytesIO(text))
+    status, answer = engine.request("POST", "/build?nocache=1", body.getvalue())
+    assert status == 200
+    lines = [json.loads(line) for line in answer.splitlines()]
+    assert {"stream": "out\n"} in lines
+    assert {"stream": "\x1b[91merr\n\x1b[0m"} in lines
+    assert lines[-1]["errorDetail"] == {
+        "code": 4,
+        "message": "The command '/bin/sh -c echo out; echo err >&2; exit 4' returned a non-zero code: 4",
+    }
