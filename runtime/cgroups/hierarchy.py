@@ -70,6 +70,11 @@ def checked_path(path: str) -> str:
     return path
 
 
+def unified_path(text: str) -> str:
+    """The path on the unified hierarchy in the text of /proc/<pid>/cgroup (cgroups(7)); empty if there is none."""
+    return next((line[3:] for line in text.splitlines() if line.startswith("0::")), "")
+
+
 def _unescape(field: str) -> str:
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(code, character)

@@ -77,6 +77,10 @@ class V1Cgroup:
         """Return None: CLONE_INTO_CGROUP knows the unified hierarchy only."""
         return None
 
+    def open_fd_beside(self, pid: int) -> int | None:
+        """Return None, as `open_fd` does; v1 lets processes be beside cgroups."""
+        return None
+
     def pids(self) -> list[int]:
         """Return the processes of the cgroup and all below."""
         # Those of the first hierarchy: whoever is in any other, or on the way there, is in the first too.

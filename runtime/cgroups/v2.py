@@ -19,7 +19,7 @@ from runtime.cgroups.files import (
     remove_tree,
     write_file,
 )
-from runtime.cgroups.hierarchy import Hierarchies
+from runtime.cgroups.hierarchy import Hierarchies, unified_path
 from runtime.cgroups.oom import OomNotice, v2_oom_notice
 from runtime.cgroups.resources import device_rules, v2_writes
 from runtime.cgroups.stats import Stats, v2_stats
@@ -71,6 +71,20 @@ class V2Cgroup:
     def open_fd(self) -> int | None:
         """Return a close-on-exec fd of the directory, for CLONE_INTO_CGROUP; the caller closes it."""
         return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open_fd_beside(self, pid: int) -> int | None:
+        """Return a descriptor as `open_fd` does, of where another process of the container may be born.
+
+        A container that has delegated controllers to cgroups of its own (systemd, a container engine) has no
+        processes in its topmost one any more, and the kernel refuses new ones there; then it is `pid`'s cgroup.
+        """
+        if not read_file(f"{self._directory}/cgroup.subtree_control"):
+            return self.open_fd()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            path = unified_path(read_file(f"/proc/{pid}/cgroup"))
+            if path.startswith(f"{self.path}/"):
+                return os.open(self._root + path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self.open_fd()
 
     def pids(self) -> list[int]:
         """Return the processes of the cgroup and all below."""

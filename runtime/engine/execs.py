@@ -130,7 +130,7 @@ class ExecService:
         process.write_text(json.dumps(self._process(exec, console_size)))
         pidfd = os.pidfd_open(init.pid)
         cgroup = self._containers.cgroup_of(container)
-        cgroup_fd = cgroup.open_fd()
+        cgroup_fd = cgroup.open_fd_beside(init.pid)
 
         async def launch(fds: Mapping[str, int]) -> Any:
             join = [] if cgroup_fd is not None else cgroup.join_paths()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cgroups import Hierarchies, files, open_cgroup, remove_subtree
+from runtime.cgroups import Hierarchies, files, open_cgroup, remove_subtree, v2
 from runtime.cgroups.v2 import V2Cgroup
 from runtime.errors import AlreadyExists, Conflict, InvalidParameter, NotSupported, SystemFault
 
@@ -144,6 +144,22 @@ def test_update_changes_only_what_it_names(fake: FakeCgroup2) -> None:
     cgroup.update({"pids": {"limit": -1}})
     assert (fake.root / "wherry-x/c1/pids.max").read_text() == "max"
     assert (fake.root / "wherry-x/c1/memory.max").read_text() == "1024"
+
+
+def test_a_process_is_born_beside_init_once_controllers_are_delegated(fake: FakeCgroup2) -> None:
+    cgroup = fake.open("/wherry-x/c1")
+    cgroup.create({})
+    fake.open("/wherry-x/c1/init").create({})
+    for enabled, name in (("", "c1"), ("memory", "init")):
+        (fake.root / "wherry-x/c1/cgroup.subtree_control").write_text(enabled)
+        with pytest.MonkeyPatch.context() as patch:
+            real = files.read_file
+            shown = "0::/wherry-x/c1/init"
+            patch.setattr(v2, "read_file", lambda path: shown if path == "/proc/77/cgroup" else real(path))
+            fd = cgroup.open_fd_beside(77)
+        assert fd is not None
+        assert Path(os.readlink(f"/proc/self/fd/{fd}")).name == name
+        os.close(fd)
 
 
 def test_pids_include_nested_cgroups_but_not_foreign_namespaces(fake: FakeCgroup2) -> None:
