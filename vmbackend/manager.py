@@ -15,6 +15,7 @@ from vmbackend.machine.store import MachineStore, ProcessRecord
 DEFAULT_MACHINE = "default"
 
 _STATUS_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
 
 
 class MachineManager:
@@ -88,7 +89,7 @@ class MachineManager:
             raise StartFailed(" ".join(status.reasons) or f"The machine `{name}` was stopped while it started.")
         return status
 
-    def stop(self, name: str = DEFAULT_MACHINE, force: bool = False, timeout_s: float = 30.0) -> None:
+    def stop(self, name: str = DEFAULT_MACHINE, force: bool = False, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Power the machine off; one that is off already is fine. Forced, also when nothing answers any more."""
         paths = self._store.paths(name)
         client = HostagentClient.find(paths)

@@ -57,6 +57,7 @@ class Machine:
         self._guest: Guest | None = None
         self._life: asyncio.Task[None] | None = None
         self._restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
+        self._powering_off = False  # the guest was asked to, and may yet do it after its time was up
 
     @property
     def state(self) -> State:
@@ -73,6 +74,7 @@ class Machine:
 
     def start(self) -> None:
         """Begin to start, unless that was done already."""
+        self._powering_off = False
         if next_state(self._state, "start") is not None:
             self._restarts.clear()
             self._step("start")
@@ -81,7 +83,8 @@ class Machine:
     async def stop(self, force: bool, timeout_s: float) -> None:
         """Power the guest off, within `timeout_s`, or cut its power when forced.
 
-        Raises StopFailed when the guest does not power off; it goes on running then.
+        Raises StopFailed when the guest does not power off; it goes on running then, and when it powers off after all
+        it is left off.
         """
         if self._state == "stopping":
             # Somebody asked before; force can still hurry it.
@@ -101,6 +104,7 @@ class Machine:
             await guest.cut_power()
         elif not await guest.power_off(timeout_s):
             if guest.has_served:
+                self._powering_off = True
                 self._set(before, self._reasons)
                 raise StopFailed(
                     f"The guest of machine `{self._paths.name}` does not power off; "
@@ -144,6 +148,10 @@ class Machine:
                 return
             except QemuEnded as end:
                 if self._state == "stopping":
+                    return
+                if self._powering_off:
+                    self._step("stop")
+                    self._step("stopped")
                     return
                 was_up = self._state in ("running", "degraded")
                 hint = f"`{self._paths.qemu_log}` and `{self._paths.console_log}` may say why"
