@@ -146,20 +146,20 @@ def test_update_changes_only_what_it_names(fake: FakeCgroup2) -> None:
     assert (fake.root / "wherry-x/c1/memory.max").read_text() == "1024"
 
 
-def test_a_process_is_born_beside_init_once_controllers_are_delegated(fake: FakeCgroup2) -> None:
+@pytest.mark.parametrize("delegated, born_in", [("", "c1"), ("memory pids", "init")])
+def test_a_process_is_born_beside_init_once_controllers_are_delegated(
+    fake: FakeCgroup2, monkeypatch: pytest.MonkeyPatch, delegated: str, born_in: str
+) -> None:
     cgroup = fake.open("/wherry-x/c1")
     cgroup.create({})
     fake.open("/wherry-x/c1/init").create({})
-    for enabled, name in (("", "c1"), ("memory", "init")):
-        (fake.root / "wherry-x/c1/cgroup.subtree_control").write_text(enabled)
-        with pytest.MonkeyPatch.context() as patch:
-            real = files.read_file
-            shown = "0::/wherry-x/c1/init"
-            patch.setattr(v2, "read_file", lambda path: shown if path == "/proc/77/cgroup" else real(path))
-            fd = cgroup.open_fd_beside(77)
-        assert fd is not None
-        assert Path(os.readlink(f"/proc/self/fd/{fd}")).name == name
-        os.close(fd)
+    (fake.root / "wherry-x/c1/cgroup.subtree_control").write_text(delegated)
+    texts = {"/proc/77/cgroup": "0::/wherry-x/c1/init"}
+    monkeypatch.setattr(v2, "read_file", lambda path: texts.get(path) or files.read_file(path))
+    fd = cgroup.open_fd_beside(77)
+    assert fd is not None
+    assert Path(os.readlink(f"/proc/self/fd/{fd}")).name == born_in
+    os.close(fd)
 
 
 def test_pids_include_nested_cgroups_but_not_foreign_namespaces(fake: FakeCgroup2) -> None:
