@@ -11,7 +11,7 @@ class Image:
 
     `id`: digest of the configuration. `references`: `name:tag` as a person writes them; `repo_digests`:
     `name@digest` it was pulled by. `config`: the whole OCI image configuration. `size_bytes`: data of all
-    unpacked layers. `created`: RFC 3339, "" if the image does not say. `chain_ids`, `layers`: bottom first.
+    unpacked layers. `created`, `tagged_at`: RFC 3339, "" if nobody said. `chain_ids`, `layers`: bottom first.
     """
 
     id: str
@@ -25,6 +25,7 @@ class Image:
     chain_ids: tuple[str, ...]
     manifest: Descriptor
     layers: tuple[Descriptor, ...]
+    tagged_at: str = ""
 
     @property
     def manifest_digest(self) -> str:

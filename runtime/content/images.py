@@ -34,6 +34,7 @@ from runtime.errors import InvalidParameter, NotFound, WherryError
 from runtime.oci import digest
 from runtime.oci.image import (
     ANNOTATION_IMAGE_NAME,
+    ANNOTATION_TAGGED_AT,
     CONFIG,
     LAYER_TAR,
     LAYER_TAR_GZIP,
@@ -235,7 +236,12 @@ class ImageStore:
             self._images.setdefault(image.id, image)
             for reference in references:
                 self._references[_stored(reference)] = image.id
+            if references:
+                self._note_tagged(image.id)
         return self._images[image.id]
+
+    def _note_tagged(self, image_id: str) -> None:
+        self._images[image_id] = replace(self._images[image_id], tagged_at=_now())
 
     def discard_layer(self, layer: UnpackedLayer) -> None:
         """Away with what `Ingest.receive_layer` made, unless it became part of an image."""
@@ -251,6 +257,7 @@ class ImageStore:
         with self._addition():
             found = self._find(image_id)
             self._references[parsed] = found
+            self._note_tagged(found)
         return self._images[found]
 
     def untag(self, reference: str) -> Image:
@@ -400,7 +407,7 @@ class ImageStore:
                 references=tuple(reference.familiar() for reference in references if reference.tag),
                 repo_digests=tuple(reference.familiar() for reference in references if reference.digest),
             )
-        index = index_of([(self._images[owner], found) for owner, found in names.items()])
+        index = index_of([(self._images[owner], found) for owner, found in names.items()], own=True)
         if index != self._layout.read_index():  # an engine starts on a full disk too
             self._layout.write_index(index)
 
@@ -430,8 +437,9 @@ class ImageStore:
         for descriptor in self._layout.read_index()["manifests"]:
             try:
                 image = self._assemble(descriptor, self._layout.read(descriptor["digest"]))
-                self._images.setdefault(image.id, image)
-                name = (descriptor.get("annotations") or {}).get(ANNOTATION_IMAGE_NAME)
+                annotations = descriptor.get("annotations") or {}
+                self._images.setdefault(image.id, replace(image, tagged_at=annotations.get(ANNOTATION_TAGGED_AT, "")))
+                name = annotations.get(ANNOTATION_IMAGE_NAME)
                 if name:
                     self._references[_stored(parse(name))] = image.id
             except (WherryError, OSError) as error:
@@ -686,7 +694,7 @@ def _new_config(parent: ImageConfig | None, settings: ContainerDefaults) -> Imag
     """A configuration made now, on the parent's platform; `add_layer` fills in layers and history."""
     platform = platform_of_host()
     config = ImageConfig(
-        created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        created=_now(),
         architecture=parent["architecture"] if parent else platform["architecture"],
         os=parent["os"] if parent else platform["os"],
         config=settings,
@@ -697,3 +705,8 @@ def _new_config(parent: ImageConfig | None, settings: ContainerDefaults) -> Imag
     if variant:
         config["variant"] = variant
     return config
+
+
+def _now() -> str:
+    """RFC 3339."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")

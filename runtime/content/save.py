@@ -15,20 +15,32 @@ from runtime.content.image import Image
 from runtime.content.layout import LAYOUT_FILE
 from runtime.content.tar_reader import BLOCK
 from runtime.oci import digest
-from runtime.oci.image import ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, INDEX, Descriptor, Index
+from runtime.oci.image import (
+    ANNOTATION_IMAGE_NAME,
+    ANNOTATION_REF_NAME,
+    ANNOTATION_TAGGED_AT,
+    INDEX,
+    Descriptor,
+    Index,
+)
 from runtime.oci.reference import Reference
 
 _CHUNK_BYTES = 1 << 20
 
 
-def index_of(images: Sequence[tuple[Image, Sequence[Reference]]]) -> Index:
-    """An OCI index with one descriptor for each reference, annotated as containerd and Docker do."""
+def index_of(images: Sequence[tuple[Image, Sequence[Reference]]], *, own: bool = False) -> Index:
+    """An OCI index with one descriptor for each reference, annotated as containerd and Docker do.
+
+    `own`: of the store itself, with what is of this machine only.
+    """
     manifests = []
     for image, references in images:
         for reference in references:
             annotations = {ANNOTATION_IMAGE_NAME: str(reference)}
             if reference.tag:
                 annotations[ANNOTATION_REF_NAME] = reference.tag
+            if own and image.tagged_at:
+                annotations[ANNOTATION_TAGGED_AT] = image.tagged_at
             manifests.append(Descriptor(**image.manifest, annotations=annotations))
         if not references:
             manifests.append(image.manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import posixpath
 import stat
@@ -27,7 +28,7 @@ from runtime.engine.containers import ContainerService
 from runtime.engine.control import Control
 from runtime.engine.events import Event, EventBus
 from runtime.engine.roots import Roots, base_name, resolved_path, split
-from runtime.errors import InvalidParameter, NotFound, PermissionDenied
+from runtime.errors import Conflict, InvalidParameter, NotFound, PermissionDenied
 from runtime.oci.image import ContainerDefaults
 
 Result = TypeVar("Result")
@@ -166,7 +167,8 @@ class ContainerFiles:
         rootfs = self._snapshots.describe(container.id, self._containers.image_of(container))
         pausing = pause and container.state.status == "running"
         if pausing:
-            await self._control.pause(container)
+            with contextlib.suppress(Conflict):  # it is just ending
+                await self._control.pause(container)
         try:
             image = await asyncio.to_thread(
                 self._images.commit,

@@ -152,6 +152,11 @@ class ContainerService:
         """HostConfig.Links as inspect shows them."""
         return self._links.shown(container)
 
+    def unlink(self, container: Container, alias: str) -> None:
+        """Raises NotFound."""
+        self._links.unlink(container, alias)
+        self.save(container)
+
     def users_of_volume(self, name: str) -> list[str]:
         return self.mounts.users_of_volume(name)
 

@@ -70,9 +70,8 @@ class Control:
             await self._freeze(container)
 
     async def unpause(self, container: Container) -> None:
-        """Raises Conflict when it is not running, SystemFault when it is not paused."""
+        """Raises SystemFault when it is not paused, whatever else it is."""
         async with container.changing:
-            self._containers.process_of(container)
             if container.state.status != "paused":
                 raise SystemFault(f"Container {container.id} is not paused")
             await self._thaw(container)

@@ -16,14 +16,14 @@ Wanted = Callable[[Event], bool]
 
 
 def wanted(filters: Mapping[str, Sequence[str]]) -> Wanted | None:
-    """None when every event is wanted; raises InvalidParameter for a filter that does not exist."""
-    tests = [_test(name, values) for name, values in filters.items() if values]
+    """None when every event is wanted. A filter that does not exist changes nothing, as in moby."""
+    tests = [test for name, values in filters.items() if values and (test := _test(name, values))]
     if not tests:
         return None
     return lambda event: all(test(event) for test in tests)
 
 
-def _test(name: str, values: Sequence[str]) -> Wanted:
+def _test(name: str, values: Sequence[str]) -> Wanted | None:
     if name in OBJECTS:
         beginnings = tuple(values)
         return lambda event: event.actor.startswith(beginnings) or _attribute(event, "name").startswith(beginnings)
@@ -40,7 +40,7 @@ def _test(name: str, values: Sequence[str]) -> Wanted:
         return lambda event: all(_has_label(event.attributes, value) for value in values)
     if name == "image":
         return lambda event: not _image_names(event).isdisjoint(values)
-    raise InvalidParameter(f"invalid filter '{name}'")
+    return None
 
 
 def _attribute(event: Event, name: str) -> str:

@@ -122,6 +122,18 @@ class Links:
         for child in container.links.values():
             self._parents[child].discard(container.id)
 
+    def unlink(self, container: Container, alias: str) -> None:
+        """`docker rm --link`: the container is no longer told of the other. Raises NotFound."""
+        child = self._containers.get(container.links.get(alias, ""))
+        if child is None:
+            raise NotFound(f"Could not get link of /{container.name} named {alias}")
+        del container.links[alias]
+        container.host_config["Links"] = [
+            link for link in container.host_config.get("Links") or [] if parse_link(link)[1] != alias
+        ]
+        if child.id not in container.links.values():
+            self._parents[child.id].discard(container.id)
+
     def shown(self, container: Container) -> list[str] | None:
         """HostConfig.Links of inspect: `/db:/web/database`."""
         if not container.links:

@@ -165,10 +165,16 @@ def capability_sets(bounding: list[str], uid: int) -> dict[str, list[str]]:
 
 def environment(options: Options, hostname: str, home: str, link_env: Sequence[str] = ()) -> list[str]:
     """PATH, HOSTNAME, TERM, HOME and links' stand in front, so that the image and the user override them."""
-    own = {entry.partition("=")[0] for entry in options.env}
     term = ["TERM=xterm"] if options.tty else []
     ours = [DEFAULT_PATH, f"HOSTNAME={hostname}", *term, f"HOME={home}", *link_env]
-    return [entry for entry in ours if entry.partition("=")[0] not in own] + options.env
+    variables: dict[str, str] = {}
+    for entry in [*ours, *options.env]:
+        name, equals, _ = entry.partition("=")
+        if equals:
+            variables[name] = entry
+        else:  # a name alone unsets it
+            variables.pop(name, None)
+    return list(variables.values())
 
 
 def _namespaces(options: Options, place: Place) -> list[dict[str, str]]:

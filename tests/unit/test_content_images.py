@@ -117,6 +117,7 @@ def test_the_layout_is_one_other_tools_read(store: ImageStore, tmp_path: Path) -
     layout = tmp_path / "root/content"
     assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     [descriptor] = json.loads((layout / "index.json").read_text())["manifests"]
+    assert descriptor["annotations"].pop("io.wherry.image.tagged") == store.get("app:1").tagged_at != ""
     assert descriptor["annotations"] == {
         "io.containerd.image.name": "docker.io/library/app:1",
         "org.opencontainers.image.ref.name": "1",

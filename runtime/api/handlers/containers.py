@@ -76,9 +76,13 @@ async def unpause(engine: Engine, request: Request) -> Answer:
 
 
 async def remove(engine: Engine, request: Request) -> Answer:
-    container = engine.containers.get(request.params["id"])
     if request.query.flag("link"):
-        raise Conflict("Conflict, cannot remove the default link name of the container")
+        parent, _, alias = request.params["id"].strip("/").rpartition("/")
+        if not parent:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        engine.containers.unlink(engine.containers.get(parent), alias)
+        return empty_response()
+    container = engine.containers.get(request.params["id"])
     await engine.control.remove(container, request.query.flag("force"), request.query.flag("v"))
     return empty_response()
 
@@ -141,5 +145,5 @@ ROUTES: list[Route] = [
     ("POST", "/containers/{id}/rename", rename),
     ("POST", "/containers/{id}/update", update),
     ("POST", "/containers/prune", prune),
-    ("DELETE", "/containers/{id}", remove),
+    ("DELETE", "/containers/{id:path}", remove),
 ]

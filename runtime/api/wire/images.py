@@ -82,5 +82,5 @@ def image_inspect(image: Image) -> dict[str, Any]:
             "Type": "layers",
             "Layers": list((image.config.get("rootfs") or {}).get("diff_ids") or []),
         },
-        "Metadata": {"LastTagTime": NEVER},
+        "Metadata": {"LastTagTime": image.tagged_at or NEVER},
     }

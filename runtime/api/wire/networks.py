@@ -29,7 +29,7 @@ def _endpoint(
     ipv6 = attachment.ipv6 if attachment else None
     user_defined = document["name"] not in ("bridge", "host", "none")
     return {
-        "IPAMConfig": _ipam_config(config) if user_defined else None,
+        "IPAMConfig": config.ipam,
         "Links": list(config.links) or None,
         "Aliases": list(config.aliases) or None,
         "MacAddress": (attachment.mac if attachment else "") or config.mac_address,
@@ -45,11 +45,6 @@ def _endpoint(
         "GlobalIPv6PrefixLen": ipv6.network.prefixlen if ipv6 else 0,
         "DNSNames": list(dns_names(container, config)) if user_defined else None,
     }
-
-
-def _ipam_config(config: EndpointConfig) -> dict[str, Any]:
-    wanted = {"IPv4Address": config.ipv4, "IPv6Address": config.ipv6, "LinkLocalIPs": list(config.link_local)}
-    return {name: value for name, value in wanted.items() if value}
 
 
 def _gateway(attachment: Attachment | None, version: int) -> str:

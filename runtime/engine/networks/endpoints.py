@@ -12,7 +12,7 @@ from runtime.engine.networks.definition import iface_prefix
 from runtime.engine.networks.model import HOST, NULL, Network
 from runtime.engine.options import EndpointConfig
 from runtime.engine.options.namespaces import donor
-from runtime.errors import InvalidParameter, PermissionDenied
+from runtime.errors import InvalidParameter, PermissionDenied, SystemFault
 
 if TYPE_CHECKING:
     from runtime.engine.networks.attachments import Attachment, Membership
@@ -89,13 +89,14 @@ def check_connect(container: Container, network: Network, present: list[Network]
 
 
 def check_disconnect(container: Container, network: Network) -> None:
-    """Raises InvalidParameter, PermissionDenied."""
+    """Raises InvalidParameter, SystemFault (moby has no better kind for what is not connected)."""
     if donor(container.options.network_mode):
         raise InvalidParameter(SHARED)
     if network.driver == HOST:
         raise InvalidParameter(HOST_NETWORK)
     if network.id not in container.networks:
-        raise PermissionDenied(f"container {container.id} is not connected to the network {network.name}")
+        which = "network" if container.state.has_process else "the network"
+        raise SystemFault(f"container {container.id} is not connected to {which} {network.name}")
 
 
 def link_local(config: EndpointConfig) -> list[str]:

@@ -9,6 +9,7 @@ from runtime.engine.options.model import Document, LogDriver, LogOptions
 from runtime.errors import InvalidParameter, NotSupported
 
 DRIVERS: tuple[LogDriver, ...] = ("json-file", "local", "none")
+DOCKERS_OTHERS = ("awslogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
 DEFAULT_DRIVER: LogDriver = "json-file"
 EVERY_DRIVERS = {"mode", "max-buffer-size"}
 FILE_OPTIONS = {"max-size", "max-file", "compress"}
@@ -26,6 +27,8 @@ def log_options(host: Document, labels: Mapping[str, str], env: list[str]) -> Lo
     config = host.get("LogConfig") or {}
     driver = config.get("Type") or DEFAULT_DRIVER
     given: dict[str, str] = {name: str(value) for name, value in (config.get("Config") or {}).items()}
+    if driver not in (*DRIVERS, *DOCKERS_OTHERS):
+        raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
     if driver not in DRIVERS:
         raise NotSupported(
             f"--log-driver {driver} is not supported by this version of Wherry: use {', '.join(DRIVERS[:-1])} "
@@ -98,7 +101,7 @@ def _boolean(text: str) -> bool:
 
 def _attributes(given: Mapping[str, str], labels: Mapping[str, str], env: list[str]) -> dict[str, str]:
     """What the options choose of labels and environment (daemon/logger/loginfo.go, ExtraAttributes)."""
-    variables = dict(entry.partition("=")[::2] for entry in env)
+    variables = dict(entry.split("=", 1) for entry in env if "=" in entry)
     attributes: dict[str, str] = {}
     for option, source in (("labels", labels), ("env", variables)):
         wanted = set(filter(None, given.get(option, "").split(",")))

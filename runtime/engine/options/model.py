@@ -58,13 +58,14 @@ class EndpointConfig:
     ipv4: str = ""
     ipv6: str = ""
     link_local: tuple[str, ...] = ()
+    ipam: dict[str, Any] | None = None  # IPAMConfig as it was sent, which inspect shows
     mac_address: str = ""
     driver_opts: dict[str, str] = field(default_factory=dict)
     gw_priority: int = 0
 
     def to_document(self) -> dict[str, Any]:
         """Only what is set: most containers ask for nothing."""
-        return {name: value for name, value in asdict(self).items() if value}
+        return {name: value for name, value in asdict(self).items() if value or (name == "ipam" and value is not None)}
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> EndpointConfig:

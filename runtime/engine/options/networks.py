@@ -27,6 +27,7 @@ def endpoint_config(settings: Document | None) -> EndpointConfig:
         ipv4=_address(ipam.get("IPv4Address") or "", 4),
         ipv6=_address(ipam.get("IPv6Address") or "", 6),
         link_local=tuple(ipam.get("LinkLocalIPs") or []),
+        ipam=settings.get("IPAMConfig"),
         mac_address=(settings.get("MacAddress") or "").lower(),
         driver_opts={str(name): str(value) for name, value in (settings.get("DriverOpts") or {}).items()},
         gw_priority=_priority(settings.get("GwPriority") or 0),

@@ -150,16 +150,16 @@ def _words(name: str, value: Any) -> list[str] | None:
 
 
 def _merge_env(image: Iterable[str], own: Iterable[str]) -> list[str]:
-    """The image's variables, overridden by the request's; `NAME` without `=` unsets (Docker's semantics)."""
-    merged: dict[str, str | None] = {}
-    for entry in [*image, *own]:
-        name, equals, value = entry.partition("=")
+    """The request's variables and the image's others, as inspect shows them; `NAME` without `=` unsets at the start."""
+    merged = list(own)
+    for entry in merged:
+        name = entry.partition("=")[0]
         if not name:
             raise InvalidParameter(f"invalid environment variable {entry!r}: a name is needed before the =")
         if "\0" in entry:
             raise InvalidParameter(f"invalid environment variable {name!r}: it holds a NUL byte")
-        merged[name] = value if equals else None
-    return [f"{name}={value}" for name, value in merged.items() if value is not None]
+    named = {entry.partition("=")[0] for entry in merged}
+    return merged + [entry for entry in image if entry.partition("=")[0] not in named]
 
 
 def _working_dir(path: str) -> str:
