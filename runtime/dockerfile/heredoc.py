@@ -7,19 +7,21 @@ from runtime.dockerfile.errors import DockerfileError
 from runtime.dockerfile.expansion import delimiter_words, raw_words
 from runtime.dockerfile.model import Heredoc, Run
 
-_HEREDOC = re.compile(r"(\d*)<<(-?)\s*([^<]*)", re.ASCII)
+_HEREDOC = re.compile(r"(\d*)<<(-?)(\s*)([^<]*)", re.ASCII)
+_AFTER_BLANKS = re.compile(r"""["'\\]?[A-Za-z_][^()]*""")
+"""Narrower, since `$((1 << 3))` is arithmetic."""
 _LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 
 
 def parse(word: str) -> Heredoc | None:
     """The here-document `word` opens, without content; None when it opens none. Raises DockerfileError."""
     match = _HEREDOC.fullmatch(word)
-    if match is None or not match[3]:
+    if match is None or not match[4] or (match[3] and not _AFTER_BLANKS.fullmatch(match[4])):
         return None
-    names = delimiter_words(match[3], raw_quotes=False)
+    names = delimiter_words(match[4], raw_quotes=False)
     if len(names) != 1:
         return None
-    written = "".join(delimiter_words(match[3], raw_quotes=True))
+    written = "".join(delimiter_words(match[4], raw_quotes=True))
     return Heredoc(names[0], "", expand=_quotes(names[0]) == _quotes(written), strip_tabs=bool(match[2]))
 
 

@@ -168,39 +168,31 @@ class _Graph:
 
     def order(self, target: int) -> list[int]:
         """`target` and all it needs, each after its needs. Raises DockerfileError for a cycle anywhere in the file."""
+        placed: dict[int, None] = {}
         for stage in self._dockerfile.stages:
-            self._refuse_cycle(stage)
-        order: list[int] = []
-        self._visit(target, order)
-        return order
+            self._visit(stage, placed)
+        needed = {target}
+        for index in reversed(placed):
+            if index in needed:
+                needed.update(self._needs(index))
+        return [index for index in placed if index in needed]
 
-    def _visit(self, target: int, order: list[int]) -> None:
+    def _visit(self, start: Stage, placed: dict[int, None]) -> None:
         """Depth first, without recursion: a file may have thousands of stages."""
-        placed = set(order)
-        path = [(target, iter(sorted(self._needs(target))))]
+        if start.index in placed:
+            return
+        path = {start.index: iter(sorted(self._needs(start.index)))}
         while path:
-            index, needs = path[-1]
+            index, needs = next(reversed(path.items()))
             following = next((need for need in needs if need not in placed), None)
-            if following is not None:
-                path.append((following, iter(sorted(self._needs(following)))))
-                continue
-            path.pop()
-            if index not in placed:
-                placed.add(index)
-                order.append(index)
-
-    def _refuse_cycle(self, stage: Stage) -> None:
-        """Whether `stage` is reached from itself."""
-        seen: set[int] = set()
-        waiting = list(self._needs(stage.index))
-        while waiting:
-            index = waiting.pop()
-            if index == stage.index:
-                location = next(iter(self._sources[stage.index].values()), stage.location)
-                raise DockerfileError(f"circular dependency detected on stage: {stage.label}", location)
-            if index not in seen:
-                seen.add(index)
-                waiting += self._needs(index)
+            if following is None:
+                placed[index] = None
+                del path[index]
+            elif following in path:
+                location = next(iter(self._sources[start.index].values()), start.location)
+                raise DockerfileError(f"circular dependency detected on stage: {start.label}", location)
+            else:
+                path[following] = iter(sorted(self._needs(following)))
 
     def planned(self, index: int) -> PlannedStage:
         base_stage, base, platform = self._bases[index]
