@@ -110,7 +110,9 @@ class Engine:
         self.usage = Usage(self.containers)
         runner = StepRunner(settings, self.snapshots, self.networks, self.processes, self.containers.get)
         cache = BuildCache(self.store, self.images)
-        self.builds = BuildService(settings, self.images, self.snapshots, cache, runner, self.distribution, self.events)
+        self.builds = BuildService(
+            settings, self.images, self.snapshots, cache, runner, self.distribution, self.events, trash
+        )
         self.pruner = Pruner(self.containers, self.control, self.snapshots, self.events)
         self._exits.callback(self.health.close)
         self.containers.load()

@@ -194,3 +194,65 @@ def test_the_stream_is_dockers(engine: RunningEngine, build: Build) -> None:
         "code": 4,
         "message": "The command '/bin/sh -c echo out; echo err >&2; exit 4' returned a non-zero code: 4",
     }
+
+
+def test_here_documents(engine: RunningEngine, build: Build) -> None:
+    build(
+        "FROM busybox\nARG who=me\nRUN <<EOF\necho one > /one\necho two > /two\nEOF\n"
+        "RUN <<EOF\n#!/bin/cat\nprinted\nEOF\n"
+        "COPY <<EOF <<'RAW' /files/\n$who\nEOF\n$who\nRAW\nCOPY <<-EOF /single\n\ttabs\n\tEOF\n",
+        *("-t", "heredocs"),
+    )
+    found = lines_of(engine, "heredocs", "cat", "/one", "/two", "/files/EOF", "/files/RAW", "/single")
+    assert found == ["one", "two", "me", "$who", "tabs"]
+
+
+def test_mounts_of_a_command(engine: RunningEngine, build: Build) -> None:
+    text = (
+        "FROM busybox AS other\nRUN mkdir /d && echo staged > /d/file\nFROM busybox\n"
+        "RUN --mount=type=bind,target=/ctx cp /ctx/a.txt /from-context && ! touch /ctx/x\n"
+        "RUN --mount=type=bind,from=other,source=/d,target=/m,rw touch /m/new && cp /m/file /from-stage\n"
+        "RUN --mount=type=bind,from=other,source=/d/file,target=/one cat /one >> /from-stage\n"
+        "RUN --mount=type=tmpfs,target=/scratch,size=1m touch /scratch/x && grep '/scratch tmpfs' /proc/mounts\n"
+        "RUN --mount=type=cache,target=/cache,id=tests date >> /cache/dates && wc -l < /cache/dates > /count\n"
+        "RUN --mount=type=secret,id=none test ! -e /run/secrets/none\n"
+    )
+    build(text, "-t", "mounted", "--no-cache", files={"a.txt": "context\n"})
+    assert lines_of(engine, "mounted", "cat", "/from-context", "/from-stage", "/count") == [
+        *("context", "staged", "staged", "1"),
+    ]
+    assert lines_of(engine, "mounted", "sh", "-c", "ls -d /ctx /m /one /scratch /cache 2>/dev/null || true") == []
+    build(text, "-t", "mounted", "--no-cache")
+    assert lines_of(engine, "mounted", "cat", "/count") == ["2"]
+    assert "Using cache" in build(text).stdout.decode()
+    assert build(text, files={"a.txt": "changed\n"}).stdout.decode().count("Using cache") == 1
+    out = build("FROM busybox\nRUN --mount=type=secret,id=none,required true\n", code=1)
+    assert "secret none: not found" in out.stderr.decode()
+
+
+def test_cache_from_images(engine: RunningEngine, build: Build) -> None:
+    text = "FROM busybox\nENV FOO=bar\nRUN touch baz\nRUN touch bax\n"
+    build(text, "-t", "cache1", "--no-cache")
+    assert build(text, "--cache-from", "cache1").stdout.decode().count("Using cache") == 3
+    assert build(text, "--cache-from", "nosuchtag").stdout.decode().count("Using cache") == 0
+
+
+def test_limits_and_networks(engine: RunningEngine, build: Build) -> None:
+    out = build(
+        "FROM busybox\nRUN grep one.test /etc/hosts; df -k /dev/shm | tail -1; ulimit -n; cat /proc/net/dev | wc -l\n"
+        "RUN --network=none test $(wc -l < /proc/net/dev) = 3\n",
+        *("--add-host", "one.test:1.2.3.4", "--shm-size", "32m", "--ulimit", "nofile=123:123", "--no-cache"),
+    ).stdout.decode()
+    assert "1.2.3.4\tone.test" in out
+    assert "32768" in out
+    assert "\n123\n" in out
+
+
+def test_a_source_date_makes_equal_images(engine: RunningEngine, build: Build) -> None:
+    text = "FROM busybox\nRUN echo x > /x\nCOPY a.txt /sub/\nWORKDIR /made\n"
+    ids = []
+    for _ in range(2):
+        build(text, "--no-cache", "-t", "dated", "--build-arg", "SOURCE_DATE_EPOCH=1000000000", files={"a.txt": "same"})
+        ids.append(engine.get("/images/dated/json")["Id"])
+    assert ids[0] == ids[1]
+    assert engine.get("/images/dated/json")["Created"].startswith("2001-09-09T01:46:40")

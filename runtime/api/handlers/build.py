@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_BUILDKIT = NotSupported("BuildKit is not part of Wherry: set DOCKER_BUILDKIT=0, or use wherry build")
+SECRETS_HEADER = "x-wherry-secrets"  # ours: what `wherry build --secret` gives, as {id: base64} in base64url
 PRUNE_FILTERS = ("id", "inuse", "parent", "private", "shared", "type", "until", "unused-for", "description")
 
 
 async def build(engine: Engine, request: Request) -> Answer:
-    wanted = build_request(request.query)
+    wanted = build_request(request.query, request.headers.get(SECRETS_HEADER, ""))
     configured = _configured(request)
 
     def credentials(domain: str) -> Credentials:
@@ -93,7 +94,7 @@ async def prune(engine: Engine, request: Request) -> Answer:
             and not filters.boolean(chosen, "inuse", False)
         )
 
-    removed, freed_bytes = engine.builds.prune(wanted, keep_bytes)
+    removed, freed_bytes = await engine.builds.prune(wanted, keep_bytes, query.flag("all"))
     return json_response({"CachesDeleted": removed or None, "SpaceReclaimed": freed_bytes})
 
 

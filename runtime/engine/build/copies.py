@@ -16,12 +16,10 @@ from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
 from runtime.dockerfile.ignore import Matcher
 from runtime.dockerfile.model import Add, Copy, Heredoc
 from runtime.dockerfile.permissions import parse_chmod
-from runtime.dockerfile.stages import stage_of
 from runtime.engine.build import trees
 from runtime.engine.build.cache import Recent
 from runtime.engine.build.copying import ChangeMode, Placement, copy, unpack
 from runtime.engine.build.files import ContextFiles, Files, Item, Keep, MemoryFiles, TreeFiles, digest_of, select
-from runtime.engine.build.run import Layers
 from runtime.errors import InvalidParameter, NotFound, NotSupported
 
 if TYPE_CHECKING:
@@ -95,16 +93,7 @@ def _keeping(exclude: Sequence[str]) -> Keep:
 
 async def _tree(stage: StageBuild, name: str) -> OverlayRootfs:
     """The files of a stage or an image, for reading."""
-    job = stage.job
-    index = stage_of(job.dockerfile, name, stage.index)
-    if index is not None:
-        chain_ids = job.states[index].chain_ids
-    elif name.lower() == "scratch":
-        raise InvalidParameter("invalid from flag value scratch: scratch has no files to copy")
-    else:
-        chain_ids = (await job.finder.image(name, job.request.platform, stage.part)).chain_ids
-    lower = job.snapshots.describe("-", Layers(chain_ids)).lower
-    return OverlayRootfs(lower or [str(job.place)], "", "")
+    return OverlayRootfs(await stage.lower_of(name) or [str(stage.job.place)], "", "")
 
 
 def _destination(stage: StageBuild, written: str) -> str:

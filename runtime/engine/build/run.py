@@ -11,9 +11,9 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,6 @@ class Command:
     working_dir: str
     host_config: Mapping[str, Any]
     mounts: Sequence[HostMount] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)  # names in the bundle, for mounts of secrets
 
 
 class _StepMounts:
@@ -93,10 +92,11 @@ class StepRunner:
                 rootfs = await asyncio.to_thread(self._snapshots.prepare, id, Layers(chain_ids))
             else:
                 upper = await asyncio.to_thread(self._snapshots.prepare_bare, id)
-                rootfs = OverlayRootfs([], str(upper), "")
+                rootfs = OverlayRootfs([], str(upper), str(upper.parent / "work"))
             yield id, rootfs
         finally:
             self._snapshots.remove(id)
+            self._bundles.remove(id)
 
     async def run(
         self, id: str, rootfs: OverlayRootfs, command: Command, on_output: Callable[[int, bytes], Awaitable[None]]
@@ -121,9 +121,8 @@ class StepRunner:
             member = await self._networks.join(container, donor)
             undo.push_async_callback(self._networks.leave, container)
             cgroup = open_cgroup(f"{self._settings.cgroup_parent}/{id}")
-            self._mounts.by_id[id] = self._prepared(id, command)
+            self._mounts.by_id[id] = command.mounts
             undo.callback(self._mounts.by_id.pop, id)
-            undo.callback(self._bundles.remove, id)
             spec = self._bundles.write(container, rootfs, member, [], sharing.Shared(), cgroup.path)
             cgroup.create(spec["linux"]["resources"])
             undo.push_async_callback(_end_and_delete, cgroup)
@@ -135,7 +134,8 @@ class StepRunner:
                 extra_fds["cgroup"] = cgroup_fd
 
             async def launch(fds: Mapping[str, int]) -> Any:
-                overlay = {"type": "overlay", "lower": rootfs.lower, "upper": rootfs.upper, "work": rootfs.work}
+                lower = rootfs.lower or [str(self._settings.rootfs_dir)]  # FROM scratch: an empty directory
+                overlay = {"type": "overlay", "lower": lower, "upper": rootfs.upper, "work": rootfs.work}
                 join = [] if cgroup_fd is not None else cgroup.join_paths()
                 return await self._processes.link.run(id, self._bundles.directory(container), overlay, join, fds)
 
@@ -171,20 +171,18 @@ class StepRunner:
                 self._processes.forget((id, ""))
             return exit.code
 
-    def _prepared(self, id: str, command: Command) -> list[HostMount]:
-        """The mounts, those of files of the bundle with the files written."""
-        if not command.files:
-            return list(command.mounts)
-        directory = self._settings.bundles_dir / id
-        directory.mkdir(mode=0o710, exist_ok=True)
-        for name, data in command.files.items():
-            path = directory / name
-            path.touch(mode=0o600)
-            path.write_bytes(data)
-        return list(command.mounts)
+    @contextlib.contextmanager
+    def bare_snapshot(self) -> Iterator[OverlayRootfs]:
+        """Writable directories for an overlay of a step's own, gone in the end."""
+        id = secrets.token_hex(32)
+        try:
+            upper = self._snapshots.prepare_bare(id)
+            yield OverlayRootfs([], str(upper), str(upper.parent / "work"))
+        finally:
+            self._snapshots.remove(id)
 
     def file_path(self, id: str, name: str) -> Path:
-        """Where a file of `Command.files` is for a mount to name it."""
+        """A place for a file that goes with the step's bundle."""
         return self._settings.bundles_dir / id / name
 
 

@@ -12,6 +12,7 @@ from runtime.content.compression import Readable
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
+from runtime.content.trash import Trash
 from runtime.dockerfile.ignore import FILE_NAME as IGNORE_FILE
 from runtime.dockerfile.ignore import Matcher, parse_file
 from runtime.dockerfile.model import BuildPlan, Dockerfile
@@ -22,6 +23,7 @@ from runtime.engine.build.arguments import SOURCE_DATE_EPOCH, BuildArguments
 from runtime.engine.build.build import Build
 from runtime.engine.build.cache import BuildCache, CacheEntry
 from runtime.engine.build.context import Context
+from runtime.engine.build.mounts import CacheDirectories, Provider, Scratch
 from runtime.engine.build.output import BuildOutput, Message, Part, Pulling
 from runtime.engine.build.request import BuildRequest
 from runtime.engine.build.run import StepRunner
@@ -54,6 +56,7 @@ class BuildService:
         runner: StepRunner,
         distribution: Distribution,
         events: EventBus,
+        trash: Trash,
     ) -> None:
         self.cache = cache
         self._settings = settings
@@ -63,7 +66,9 @@ class BuildService:
         self._distribution = distribution
         self._events = events
         self._directory = settings.data_root / "build"
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._directory.mkdir(mode=0o711, exist_ok=True)
+        self._scratch = Scratch(self._directory / "scratch", trash)
+        self.caches = CacheDirectories(self._directory / "caches", trash)
 
     async def build(
         self, request: BuildRequest, body: Readable, credentials: FindCredentials
@@ -80,7 +85,9 @@ class BuildService:
             arguments = BuildArguments(request.build_args, _platform_arguments(request))
             steps = plan(dockerfile, request.target, arguments.given, arguments.platforms)
             arguments.set_globals(steps.global_args)
-            with self._images.ingest() as ingest:
+            with self._images.ingest() as ingest, self._scratch.made() as scratch:
+                place = self._settings.rootfs_dir
+                mounts = Provider(self._runner, self.caches, context, scratch, place, request.secrets)
                 finder = _Finder(self._images, self._distribution, request, credentials)
                 job = Job(
                     request,
@@ -92,7 +99,8 @@ class BuildService:
                     self.cache,
                     ingest,
                     finder,
-                    self._settings.rootfs_dir,
+                    mounts,
+                    place,
                     _epoch(arguments),
                     _count(dockerfile, steps, request),
                     self._cache_images(request),
@@ -100,9 +108,14 @@ class BuildService:
                 async for message in self._run(job, steps, references):
                     yield message
 
-    def prune(self, wanted: Callable[[str, CacheEntry], bool], keep_bytes: int) -> tuple[list[str], int]:
-        """As `BuildCache.prune`, and told."""
+    async def prune(
+        self, wanted: Callable[[str, CacheEntry], bool], keep_bytes: int, mounts_too: bool
+    ) -> tuple[list[str], int]:
+        """As `BuildCache.prune`, and told. `mounts_too`: also the caches of RUN --mount that nobody uses now."""
         removed, freed_bytes = self.cache.prune(wanted, keep_bytes)
+        if mounts_too:
+            keys, more_bytes = await asyncio.to_thread(self.caches.prune)
+            removed, freed_bytes = removed + keys, freed_bytes + more_bytes
         self._events.publish(Event("builder", "prune", "", {"reclaimed": str(freed_bytes)}))
         return removed, freed_bytes
 

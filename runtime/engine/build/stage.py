@@ -6,7 +6,7 @@ import asyncio
 import os
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,8 +18,11 @@ from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
 from runtime.dockerfile import model
 from runtime.dockerfile.errors import DockerfileError, excerpt
 from runtime.dockerfile.expansion import expand
+from runtime.dockerfile.heredoc import Script, run_script
+from runtime.dockerfile.mounts import parse_mount
 from runtime.dockerfile.parser import parse_onbuild
 from runtime.dockerfile.platform_args import PROXY_ARGS
+from runtime.dockerfile.stages import stage_of
 from runtime.engine import faults
 from runtime.engine.build import copies, metadata, trees
 from runtime.engine.build.arguments import BuildArguments
@@ -27,6 +30,7 @@ from runtime.engine.build.cache import BuildCache, Hit, find_in_images, key_of
 from runtime.engine.build.context import Context
 from runtime.engine.build.copying import make_working_directory
 from runtime.engine.build.expanding import expanded
+from runtime.engine.build.mounts import SCRIPT_DIRECTORY, Provider, Source
 from runtime.engine.build.output import ImageMade, Part
 from runtime.engine.build.request import BuildRequest
 from runtime.engine.build.run import Command, Layers, StepRunner, clean_mount_points
@@ -63,6 +67,7 @@ class Job:
     cache: BuildCache
     ingest: Ingest
     finder: FindsImages
+    mounts: Provider
     place: Path  # an empty directory, to mount on
     epoch_s: int | None
     total_steps: int
@@ -203,12 +208,21 @@ class StageBuild:
 
         return await _to_the_end(asyncio.ensure_future(asyncio.to_thread(take)))
 
-    def lower(self, state: StageState) -> list[str]:
-        """The directories of a stage's files, top first."""
-        return self.job.snapshots.describe("-", Layers(state.chain_ids)).lower
+    def lower(self, chain_ids: tuple[str, ...]) -> list[str]:
+        """The directories of layers, top first."""
+        return self.job.snapshots.describe("-", Layers(chain_ids)).lower
+
+    async def lower_of(self, name: str) -> list[str]:
+        """Those of the stage or image that a `from` names. Raises InvalidParameter, and what finding images does."""
+        index = stage_of(self.job.dockerfile, name, self.index)
+        if index is not None:
+            return self.lower(self.job.states[index].chain_ids)
+        if name.lower() == "scratch":
+            raise InvalidParameter("invalid from flag value scratch: scratch has no files to copy")
+        return self.lower((await self.job.finder.image(name, self.job.request.platform, self.part)).chain_ids)
 
     def read_file(self, path: str) -> bytes | None:
-        lower = self.lower(self.state)
+        lower = self.lower(self.state.chain_ids)
         return read_in_layers(lower, None, path) if lower else None
 
     # --- instructions
@@ -247,7 +261,7 @@ class StageBuild:
 
     async def _run(self, instruction: model.Run) -> None:
         state = self.state
-        words = metadata.command_words(state, instruction.command, instruction.shell_form)
+        words, script = self._words(instruction)
         own = state.env
         build_env = {name: value for name, value in state.args.items() if name not in own and name not in PROXY_ARGS}
         shown = (
@@ -256,32 +270,46 @@ class StageBuild:
         env = [*(state.settings.get("Env") or []), *(f"{name}={value}" for name, value in build_env.items())]
         env += [f"{name}={value}" for name, value in self.job.arguments.proxies.items() if name not in own]
         host_config = dict(self.job.request.host_config)
-        refuse_unfinished(instruction)
         if instruction.network != "default":
             host_config["NetworkMode"] = instruction.network
         if instruction.security == "insecure":
             host_config["Privileged"] = True
-        command = Command(words, env, state.settings.get("User") or "", state.working_dir, host_config)
+        mounts = [await self._mount(text) for text in instruction.mounts]
+        user, working_dir = state.settings.get("User") or "", state.working_dir
 
         async def make() -> NewLayer | None:
             async with self.job.runner.snapshot(state.chain_ids) as (id, rootfs):
-                try:
-                    code = await self.job.runner.run(id, rootfs, command, self.part.pass_on)
-                except ProcessFault as fault:
-                    raise faults.create_failed(fault) from None
+                async with self.job.mounts.provide(id, mounts, working_dir, script) as extras:
+                    command = Command(words, [*env, *extras.env], user, working_dir, host_config, extras.mounts)
+                    try:
+                        code = await self.job.runner.run(id, rootfs, command, self.part.pass_on)
+                    except ProcessFault as fault:
+                        raise faults.create_failed(fault) from None
                 if code:
                     raise CommandFailed(words, code)
-                return await self.take_layer(rootfs)
+                return await self.take_layer(rootfs, extras.targets)
 
-        inputs = [instruction.network, instruction.security]
+        inputs: list[Any] = [instruction.network, instruction.security, *(astuple(mount) for mount, _ in mounts)]
+        inputs += [await self.job.mounts.digest(*one) for one in mounts if one[0].type == "bind"]
+        if script and script.interpreted:
+            inputs.append(script.text)
         await self.commit(" ".join([*shown, *words]), state.image_id, inputs, make, visible=True)
 
+    def _words(self, instruction: model.Run) -> tuple[list[str], Script | None]:
+        """What is executed, and the script it is when the kernel is to find its interpreter."""
+        if not instruction.shell_form:
+            return list(instruction.command), None
+        script = run_script(instruction)
+        if script.interpreted:
+            return [f"{SCRIPT_DIRECTORY}/{script.name}"], script
+        return metadata.command_words(self.state, [script.text], True), script
 
-def refuse_unfinished(instruction: model.Run) -> None:
-    if instruction.mounts:
-        raise InvalidParameter("RUN --mount is not supported by this version of Wherry: leave it out")
-    if instruction.heredocs:
-        raise InvalidParameter("here-documents are not supported by this version of Wherry: write a script and COPY it")
+    async def _mount(self, text: str) -> tuple[model.RunMount, Source]:
+        variables = self.state.variables
+        mount = parse_mount(text, lambda word: expand(word, variables, self._escape))
+        if mount.type != "bind" or not mount.from_:
+            return mount, Source()
+        return mount, Source(await self.lower_of(mount.from_))
 
 
 async def _to_the_end(work: asyncio.Future[Result]) -> Result:

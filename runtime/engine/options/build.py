@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -28,8 +29,8 @@ class Query(Protocol):
     def number(self, name: str) -> int | None: ...
 
 
-def build_request(query: Query) -> BuildRequest:
-    """Raises InvalidParameter, NotSupported."""
+def build_request(query: Query, secrets: str = "") -> BuildRequest:
+    """`secrets`: {id: base64} in base64url. Raises InvalidParameter, NotSupported."""
     _refuse(query)
     return BuildRequest(
         dockerfile=query.text("dockerfile") or "Dockerfile",
@@ -45,7 +46,16 @@ def build_request(query: Query) -> BuildRequest:
         quiet=query.flag("q"),
         keep_intermediate=not query.flag("rm", True) and not query.flag("forcerm"),
         host_config=_host_config(query),
+        secrets=_secrets(secrets),
     )
+
+
+def _secrets(text: str) -> dict[str, bytes]:
+    try:
+        document = json.loads(base64.urlsafe_b64decode(text) or b"{}")
+        return {str(id): base64.b64decode(data) for id, data in document.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidParameter("the secrets of the build cannot be read") from None
 
 
 def _refuse(query: Query) -> None:
