@@ -49,9 +49,27 @@ def test_the_given_settings_are_left_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["RUN make", "FROM x", "CMD", "ENV A", "ENV A='x", "ENV A=1 B", "EXPOSE 0", "EXPOSE 70000", "EXPOSE web",
+    ["RUN make", "FROM x", "ENV", "ENV A", "ENV A='x", "ENV A=1 B", "EXPOSE 80/x", "EXPOSE 70000", "EXPOSE web",
      "ONBUILD FROM x", "HEALTHCHECK maybe", "HEALTHCHECK --interval=soon CMD x", "HEALTHCHECK --when=now CMD x"],
 )  # fmt: skip
 def test_what_cannot_be_applied_is_refused(change: str) -> None:
     with pytest.raises(InvalidParameter):
         apply_changes({}, [change])
+
+
+def test_changes_are_expanded_and_an_entrypoint_clears_the_command_it_found() -> None:
+    changed = apply_changes(
+        {"Env": ["A=/a"], "Cmd": ["old"]},
+        ["ENV B=${A}/b", "WORKDIR $B/../c", 'LABEL x="${N:-none}"', 'ENTRYPOINT ["e"]'],
+    )
+    assert changed == {
+        "Env": ["A=/a", "B=/a/b"],
+        "WorkingDir": "/a/c",
+        "Labels": {"x": "none"},
+        "Entrypoint": ["e"],
+    }
+
+
+def test_what_is_no_change_is_named_as_docker_does() -> None:
+    with pytest.raises(InvalidParameter, match=r"^RUN is not a valid change command$"):
+        apply_changes({}, ["RUN make"])
