@@ -373,18 +373,25 @@ class BlobReader:
             return data
 
     def _read(self, size: int) -> bytes:
+        if self._offset >= self._size_bytes:
+            return self._receive(1, expect_more=False)
+        return self._receive(size)
+
+    def _receive(self, size: int, expect_more: bool = True) -> bytes:
+        """From the connection that is open. Raises RegistryError when it ends while more is expected."""
         assert self._response is not None
         try:
             data: bytes = self._response.raw.read(size if size >= 0 else None, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+        except urllib3.exceptions.IncompleteRead as error:
             self._cancellation.check()  # closed under us
+            raise unreachable("GET", self._response.url, EOFError("unexpected EOF")) from error
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            self._cancellation.check()
             raise unreachable("GET", self._response.url, error) from error
-        if data or self._offset >= self._size_bytes:
-            return data
-        self._cancellation.check()
-        if self._response.headers.get("Content-Length") is not None and self._response.status_code == 200:
-            raise self._wrong_size("fewer")  # it is whole, as the registry has it
-        raise unreachable("GET", self._response.url, EOFError("unexpected EOF"))
+        if not data and expect_more:
+            self._cancellation.check()
+            raise unreachable("GET", self._response.url, EOFError("unexpected EOF"))
+        return data
 
     def _open(self) -> None:
         response = self._repository.open_blob(self._blob, self._offset)
@@ -402,10 +409,7 @@ class BlobReader:
             raise self._wrong_size("more" if int(declared) > self._size_bytes else "fewer")
         left = self._offset  # it does not know Range: what is there already comes again
         while left:
-            data = response.raw.read(min(left, 1 << 18), decode_content=False)
-            if not data:
-                raise unreachable("GET", response.url, EOFError("unexpected EOF"))
-            left -= len(data)
+            left -= len(self._receive(min(left, 1 << 18)))
 
     def _wrong_size(self, than: str) -> InvalidParameter:
         return InvalidParameter(

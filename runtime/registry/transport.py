@@ -195,6 +195,8 @@ def unreachable(method: str, url: str, error: Exception) -> RegistryError:
         text = f"dial tcp {host}: connect: connection refused"
     elif "Name or service not known" in text or "Temporary failure in name resolution" in text:
         text = f"dial tcp: lookup {urlsplit(url).hostname}: no such host"
+    elif "IncompleteRead" in text:
+        text = "unexpected EOF"
     elif isinstance(error, requests.Timeout):
         text = "net/http: request canceled while waiting for connection (Client.Timeout exceeded)"
     return RegistryError(f"{_what(method, url)}: {text}")

@@ -25,8 +25,10 @@ class _Fetch:
         self.owners: list[object] = []
         self.listeners: list[Tell] = []
         self.waiting: list[threading.Event] = []
+        self.told: tuple[str, int, int] | None = None
 
     def tell(self, status: str, current_bytes: int = 0, total_bytes: int = 0) -> None:
+        self.told = (status, current_bytes, total_bytes)
         for listener in list(self.listeners):
             listener(status, current_bytes, total_bytes)
 
@@ -56,6 +58,8 @@ class SharedLayers:
                 if fetch.is_done:
                     arrived.set()
                 fetch.waiting.append(arrived)
+            if fetch.told:
+                tell(*fetch.told)
             if mine:
                 self._run(fetch, work)
             else:
