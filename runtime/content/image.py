@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from runtime.oci.image import Descriptor, ImageConfig
+from runtime.oci.image import Descriptor, ImageConfig, Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,13 @@ class Image:
     manifest: Descriptor
     layers: tuple[Descriptor, ...]
     tagged_at: str = ""
+
+    @property
+    def platform(self) -> Platform:
+        platform = Platform(os=self.os, architecture=self.architecture)
+        if variant := self.config.get("variant"):
+            platform["variant"] = variant
+        return platform
 
     @property
     def manifest_digest(self) -> str:

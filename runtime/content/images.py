@@ -24,7 +24,7 @@ from runtime.content.changes import apply_changes
 from runtime.content.compression import Readable, decompressed
 from runtime.content.documents import descriptor_of, encode, parse_config, parse_manifest
 from runtime.content.image import Image, LoadedImage
-from runtime.content.layers import LayerStore, UnpackedLayer
+from runtime.content.layers import LayerStore, UnpackedLayer, layer_path
 from runtime.content.layout import Layout
 from runtime.content.load import Progress, load_archive
 from runtime.content.save import index_of, write_archive
@@ -44,6 +44,7 @@ from runtime.oci.image import (
     History,
     ImageConfig,
     Manifest,
+    Platform,
     RootFS,
     platform_of_host,
 )
@@ -194,12 +195,17 @@ class ImageStore:
             return load_archive(ingest, stream, on_progress)
 
     def import_tar(
-        self, stream: Readable, reference: str | None, changes: Sequence[str] = (), message: str = ""
+        self,
+        stream: Readable,
+        reference: str | None,
+        changes: Sequence[str] = (),
+        message: str = "Imported from -",
+        platform: Platform | None = None,
     ) -> Image:
         """Makes an image of a plain root file system tar, compressed or not (`docker import`)."""
         references = [parse(reference)] if reference else []
-        config = _new_config(None, apply_changes(ContainerDefaults(), changes))
-        history = History(created=config["created"], comment=message or "Imported from -")
+        config = _new_config(platform or platform_of_host(), apply_changes(ContainerDefaults(), changes))
+        history = History(created=config["created"], comment=message)
         plain, _ = decompressed(stream)
         with self.ingest() as ingest:
             layer, size = ingest.add_blob(plain)
@@ -222,7 +228,7 @@ class ImageStore:
         InvalidParameter, OSError.
         """
         references = [parse(reference)] if reference else []
-        config = _new_config(parent.config, settings)
+        config = _new_config(parent.platform, settings)
         if author:
             config["author"] = author
         history = History(created=config["created"], created_by=created_by, author=author, comment=comment)
@@ -275,6 +281,16 @@ class ImageStore:
         with self._lock:
             self._references[_stored(reference)] = self._find(image_id)
             self._write_index()
+
+    def references_of(self, image_id: str) -> list[Reference]:
+        """Every name of an image: tags first, in the order of their text."""
+        with self._lock:
+            found = [name for name, owner in self._references.items() if owner == image_id]
+        return sorted(found, key=lambda name: (name.tag is None, str(name)))
+
+    def directories(self, image: Image) -> list[Path]:
+        """Where its layers are unpacked, the top first."""
+        return [layer_path(self._layers_directory, chain_id) for chain_id in reversed(image.chain_ids)]
 
     def tags_of(self, repository: Reference) -> dict[Reference, Image]:
         """What the tags of a repository stand for, in the order of their names."""
@@ -337,13 +353,14 @@ class ImageStore:
         Raises NotFound, InvalidParameter.
         """
         with self.ingest() as ingest:
-            images = self._chosen(names)
+            images = self.chosen(names)
             for image, _ in images:
                 for blob in image.blobs:
                     ingest.has_blob(blob)  # holds it while it is read
             write_archive(images, self._layout.path, out)
 
-    def _chosen(self, names: Sequence[str]) -> list[tuple[Image, Sequence[Reference]]]:
+    def chosen(self, names: Sequence[str]) -> list[tuple[Image, Sequence[Reference]]]:
+        """What `save` would write. Raises NotFound, InvalidParameter."""
         chosen: dict[str, list[Reference]] = {}
         with self._lock:
             for name in names:
@@ -690,19 +707,17 @@ def _stored(reference: Reference) -> Reference:
     return replace(reference, tag=None) if reference.digest else reference
 
 
-def _new_config(parent: ImageConfig | None, settings: ContainerDefaults) -> ImageConfig:
-    """A configuration made now, on the parent's platform; `add_layer` fills in layers and history."""
-    platform = platform_of_host()
+def _new_config(platform: Platform, settings: ContainerDefaults) -> ImageConfig:
+    """A configuration made now; `add_layer` fills in layers and history."""
     config = ImageConfig(
         created=_now(),
-        architecture=parent["architecture"] if parent else platform["architecture"],
-        os=parent["os"] if parent else platform["os"],
+        architecture=platform["architecture"],
+        os=platform["os"],
         config=settings,
         rootfs=RootFS(type="layers", diff_ids=[]),
         history=[],
     )
-    variant = parent.get("variant") if parent else platform.get("variant")
-    if variant:
+    if variant := platform.get("variant"):
         config["variant"] = variant
     return config
 

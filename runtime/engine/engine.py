@@ -6,14 +6,12 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from runtime.cgroups import remove_subtree
-from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
@@ -28,6 +26,7 @@ from runtime.engine.distribution.service import Distribution
 from runtime.engine.events import Event, EventBus
 from runtime.engine.execs import ExecService
 from runtime.engine.health import HealthMonitors
+from runtime.engine.image_service import ImageService
 from runtime.engine.networks import NetworkService
 from runtime.engine.processes import ProcessTable
 from runtime.engine.prune import Pruner
@@ -115,6 +114,7 @@ class Engine:
         )
         self.pruner = Pruner(self.containers, self.control, self.snapshots, self.events)
         self._exits.callback(self.health.close)
+        self.image_service = ImageService(self.images, self.containers, self.events)
         self.containers.load()
         known = await self.processes.connect()
         running = self.containers.still_running(known)
@@ -163,43 +163,6 @@ class Engine:
         attributes = {"name": os.uname().nodename, "labels": "[]", "live-restore": "true"}
         self.events.publish(Event("daemon", "reload", self.settings.instance, attributes))
 
-    # --- images: what an engine adds to the store of content
-
-    def tag_image(self, name: str, reference: str) -> None:
-        image = self.images.get(name)
-        self.images.tag(image.id, reference)
-        self.events.publish(Event("image", "tag", image.id, {"name": reference}))
-
-    def remove_image(self, name: str, force: bool) -> list[tuple[str, str]]:
-        """Untag, or delete with the last tag; `(what, which)` for each; raises Conflict for one in use."""
-        image = self.images.get(name)
-        by_id = image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
-        users = self.containers.users_of_image(image)
-        references = list(image.references) if by_id else [name]
-        last = by_id or len(image.references) <= 1
-        if by_id and len(image.references) > 1 and not force:
-            raise Conflict(
-                f"conflict: unable to delete {image.id[7:19]} (must be forced) - image is referenced in "
-                "multiple repositories"
-            )
-        if last and users and not (force and not any(user.state.is_up for user in users)):
-            user = users[0]
-            how = "cannot be forced" if user.state.is_up else "must be forced"
-            what = "running container" if user.state.is_up else "stopped container"
-            raise Conflict(
-                f'conflict: unable to remove repository reference "{name}" ({how}) - image is being used by '
-                f"{what} {user.id[:12]}"
-            )
-        done = []
-        for reference in references:
-            self.images.untag(reference)
-            done.append(("Untagged", reference))
-            self.events.publish(Event("image", "untag", image.id, {"name": reference}))
-        if last and not users:
-            done += [("Deleted", digest) for digest in self.images.delete(image.id)]
-            self.events.publish(Event("image", "delete", image.id, {"name": image.id}))
-        return done
-
     # --- volumes
 
     async def prune_volumes(self, wanted: Callable[[Volume], bool]) -> tuple[list[str], int]:
@@ -217,29 +180,6 @@ class Engine:
     async def volume_sizes(self, volumes: Iterable[Volume]) -> dict[str, int]:
         """Bytes by name, -1 where they cannot be told."""
         return {volume.name: await asyncio.to_thread(measure, volume) for volume in list(volumes)}
-
-    # --- what is on the disk
-
-    def shared_sizes(self) -> dict[str, int]:
-        """By image: the bytes of its layers that other images have too."""
-        images, sizes = self.images.all(), self.images.layer_sizes()
-        owners = Counter(chain_id for image in images for chain_id in set(image.chain_ids))
-        return {
-            image.id: sum(sizes.get(chain_id, 0) for chain_id in set(image.chain_ids) if owners[chain_id] > 1)
-            for image in images
-        }
-
-    def prune_images(self, wanted: Callable[[Image], bool]) -> tuple[list[tuple[str, str]], int]:
-        """Remove the wanted among the images no container has; `remove_image`'s account of it, and the bytes freed."""
-        used = {container.image_id for container in self.containers.all()}
-        sizes = self.images.layer_sizes()
-        done: list[tuple[str, str]] = []
-        for image in self.images.all():
-            if image.id not in used and wanted(image):
-                done += self.remove_image(image.id, force=True)
-        freed = sum(sizes.get(which, 0) for what, which in done if what == "Deleted")
-        self.events.publish(Event("image", "prune", "", {"reclaimed": str(freed)}))
-        return done, freed
 
     # --- the end
 

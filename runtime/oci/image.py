@@ -4,7 +4,6 @@ Docker's schema 2 manifests and lists have the same shape under other media type
 """
 
 import os
-import re
 from typing import TypedDict
 
 from runtime.errors import InvalidParameter
@@ -139,16 +138,8 @@ _MACHINES = {
 }
 
 
-_SYSTEMS = ("linux", "windows", "darwin", "freebsd")
-_PLATFORM_PART = re.compile(r"[a-z0-9_.-]+")
-_ALIASES = {
-    "x86_64": ("amd64", ""),
-    "x86-64": ("amd64", ""),
-    "aarch64": ("arm64", ""),
-    "armhf": ("arm", "v7"),
-    "armel": ("arm", "v6"),
-    "i386": ("386", ""),
-}
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
+_KNOWN = frozenset(("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"))
 
 
 def platform_of_host() -> Platform:
@@ -171,19 +162,19 @@ def platform_matches(wanted: Platform, offered: Platform) -> bool:
 
 
 def parse_platform(text: str) -> Platform:
-    """`os`, `architecture` or `os/architecture[/variant]`, as containerd's platforms.Parse. Raises InvalidParameter."""
-    parts = text.lower().split("/")
-    if not all(_PLATFORM_PART.fullmatch(part) for part in parts) or len(parts) > 3:
-        raise InvalidParameter(f'"{text}": invalid platform: it is os[/architecture[/variant]], as linux/arm64')
+    """`linux/arm64/v8`, `linux/amd64` or `arm64`; raises InvalidParameter."""
     host = platform_of_host()
-    if len(parts) == 1 and parts[0] not in _SYSTEMS:
-        parts = [host["os"], parts[0]]
+    parts = text.lower().split("/")
     if len(parts) == 1:
-        return Platform(os=parts[0], architecture=host["architecture"])
-    architecture, variant = _ALIASES.get(parts[1], (parts[1], ""))
+        parts = [parts[0], host["architecture"]] if parts[0] == "linux" else ["linux", parts[0]]
+    architecture = _ARCHITECTURES.get(parts[1], parts[1])
+    if len(parts) > 3 or not all(parts) or architecture not in _KNOWN:
+        raise InvalidParameter(f'"{text}": unknown operating system or architecture: invalid argument')
     platform = Platform(os=parts[0], architecture=architecture)
-    if given := (parts[2] if len(parts) > 2 else variant):
-        platform["variant"] = given
+    if len(parts) == 3:
+        platform["variant"] = parts[2]
+    elif architecture == "arm64":
+        platform["variant"] = "v8"
     return platform
 
 

@@ -32,7 +32,7 @@ COMMANDS: list[tuple[str, int, str]] = [
     ("secret ls", 1, r"This node is not a swarm manager"),
     ("swarm init", 1, r"swarm mode is not supported by Wherry"),
     ("swarm leave", 1, r"This node is not part of a swarm"),
-    ("login -u ada -p secret 127.0.0.1:1", 1, r"127\.0\.0\.1:1.*Connection refused"),
+    ("login -u ada -p secret 127.0.0.1:1", 1, r"127\.0\.0\.1:1.*connection refused"),
 ]
 
 

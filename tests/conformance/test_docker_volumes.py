@@ -449,7 +449,7 @@ def test_image_mounts(engine: RunningEngine) -> None:
     mount = "type=image,src=data,dst=/one-file,image-subpath=data/new"
     assert sh(engine, "--mount", mount, "cat /one-file; grep -c overlay /proc/mounts") == "new2"
     id = ok(engine, "create", "--mount", "type=image,src=one,dst=/i", "busybox", "true")
-    assert "image is being used" in refused(engine, "rmi", "one")
+    assert "is using its referenced image" in refused(engine, "rmi", "one")
     (shown,) = json.loads(ok(engine, "inspect", id))[0]["Mounts"]
     assert (shown["Type"], shown["Name"], shown["RW"]) == ("image", "one", False)
 

@@ -29,7 +29,7 @@ async def disk_usage(engine: Engine, request: Request) -> Answer:
             raise InvalidParameter(f"unknown object type: {kind}")
     document: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None}
     if "image" in types:
-        document |= _images(engine)
+        document |= _images(engine, request.api_version)
     if "container" in types:
         document["Containers"] = await _containers(engine)
     if "volume" in types:
@@ -40,10 +40,10 @@ async def disk_usage(engine: Engine, request: Request) -> Answer:
     return json_response(document)
 
 
-def _images(engine: Engine) -> dict[str, Any]:
+def _images(engine: Engine, api_version: tuple[int, int]) -> dict[str, Any]:
     uses = Counter(container.image_id for container in engine.containers.all())
-    shared = engine.shared_sizes()
-    shown = [wire.image_summary(image, uses[image.id], shared[image.id]) for image in engine.images.all()]
+    shared = engine.image_service.shared_sizes()
+    shown = [wire.image_summary(image, api_version, uses[image.id], shared[image.id]) for image in engine.images.all()]
     return {"LayersSize": sum(engine.images.layer_sizes().values()), "Images": shown}
 
 

@@ -1,38 +1,43 @@
-"""/images: see the Engine API, "Image"."""
+"""/images: what is here, under which names, and away with it (Engine API, "Image")."""
 
 from __future__ import annotations
 
-import asyncio
-import fnmatch
-import io
-import json
+import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from runtime.api import filters, wire
-from runtime.api.handlers import registries
-from runtime.api.http1 import Answer, Request, StreamResponse
+from runtime.api.http1 import Answer, Request
 from runtime.api.router import Route, empty_response, json_response
-from runtime.api.thread_streams import body_file
 from runtime.content.image import Image
 from runtime.engine.engine import Engine
-from runtime.engine.events import Event
-from runtime.errors import InvalidParameter, NotSupported
+from runtime.errors import InvalidParameter
 
 FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 PRUNE_FILTERS = ("dangling", "label", "label!", "until")
-
-Result = TypeVar("Result")
+MANIFESTS_SINCE = (1, 47)
+INSPECT_MANIFESTS_SINCE = (1, 48)
 
 
 async def list_images(engine: Engine, request: Request) -> Answer:
     chosen = filters.read(request.query, FILTERS)
     wanted = _wanted(engine, chosen)
+    patterns = [_pattern(text) for text in chosen.get("reference", [])]
     uses = Counter(container.image_id for container in engine.containers.all())
-    shared = engine.shared_sizes() if request.query.flag("shared-size") else {}
-    images = sorted(filter(wanted, engine.images.all()), key=lambda image: image.created, reverse=True)
-    return json_response([wire.image_summary(image, uses[image.id], shared.get(image.id, -1)) for image in images])
+    shared = engine.image_service.shared_sizes() if request.query.flag("shared-size") else {}
+    manifests = request.query.flag("manifests") and request.api_version >= MANIFESTS_SINCE
+    listed = []
+    for image in sorted(filter(wanted, engine.images.all()), key=lambda image: image.created, reverse=True):
+        summary = wire.image_summary(image, request.api_version, uses[image.id], shared.get(image.id, -1))
+        if patterns:
+            for names in ("RepoTags", "RepoDigests"):
+                summary[names] = [name for name in summary[names] if _fits(name, patterns)]
+            if not summary["RepoTags"] and not summary["RepoDigests"]:
+                continue
+        if manifests:
+            summary["Manifests"] = [wire.image_manifest(image, _users(engine, image))]
+        listed.append(summary)
+    return json_response(listed)
 
 
 def _wanted(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Image], bool]:
@@ -40,7 +45,7 @@ def _wanted(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Image], b
     before = [engine.images.get(name) for name in chosen.get("before", [])]
     since = [engine.images.get(name) for name in chosen.get("since", [])]
     dangling = filters.boolean(chosen, "dangling", False) if "dangling" in chosen else None
-    until_ns, patterns = filters.until_ns(chosen), chosen.get("reference")
+    until_ns = filters.until_ns(chosen)
 
     def wanted(image: Image) -> bool:
         made = wire.image_created_s(image)
@@ -49,80 +54,69 @@ def _wanted(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Image], b
             and (until_ns is None or made * 10**9 <= until_ns)
             and all(made < wire.image_created_s(other) for other in before)
             and all(made > wire.image_created_s(other) for other in since)
-            and (not patterns or any(_fits(image, pattern) for pattern in patterns))
             and filters.has_labels(chosen, _labels(image))
         )
 
     return wanted
 
 
-def _fits(image: Image, pattern: str) -> bool:
-    names = [*image.references, *(reference.rpartition(":")[0] for reference in image.references)]
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+def _pattern(text: str) -> re.Pattern[str]:
+    """Go's path.Match: `*` and `?` stop at slashes. Raises InvalidParameter."""
+    out, position = "", 0
+    while position < len(text):
+        match = _GLOB.match(text, position)
+        if match is None:
+            raise InvalidParameter(f"invalid reference filter {text!r}: syntax error in pattern")
+        out += _GLOB_PARTS.get(match[0]) or (match[0] if match["range"] else re.escape(match["escaped"] or match[0]))
+        position = match.end()
+    try:
+        return re.compile(out)
+    except re.error:
+        raise InvalidParameter(f"invalid reference filter {text!r}: syntax error in pattern") from None
+
+
+_GLOB = re.compile(r"\*|\?|(?P<range>\[\^?[^\[\]\\]+\])|\\(?P<escaped>.)|[^*?\[\]\\]")
+_GLOB_PARTS = {"*": "[^/]*", "?": "[^/]"}
+
+
+def _fits(name: str, patterns: Sequence[re.Pattern[str]]) -> bool:
+    """As reference.FamiliarMatch: the whole name, or the repository alone."""
+    repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
+    return any(pattern.fullmatch(name) or pattern.fullmatch(repository) for pattern in patterns)
 
 
 def _labels(image: Image) -> dict[str, str]:
     return (image.config.get("config") or {}).get("Labels") or {}
 
 
+def _users(engine: Engine, image: Image) -> list[str]:
+    return [container.id for container in engine.containers.users_of_image(image)]
+
+
 async def inspect(engine: Engine, request: Request) -> Answer:
-    return json_response(wire.image_inspect(engine.images.get(request.params["name"])))
+    image = engine.images.get(request.params["name"])
+    document = wire.image_inspect(image, request.api_version, engine.images.directories(image))
+    if request.query.flag("manifests") and request.api_version >= INSPECT_MANIFESTS_SINCE:
+        document["Manifests"] = [wire.image_manifest(image, _users(engine, image))]
+    return json_response(document)
 
 
 async def history(engine: Engine, request: Request) -> Answer:
     image = engine.images.get(request.params["name"])
-    entries = list(image.config.get("history") or [])
-    return json_response(
-        [
-            {
-                "Id": image.id if number == len(entries) - 1 else "<missing>",
-                "Created": wire.parse_timestamp(entry["created"]) // 10**9 if entry.get("created") else 0,
-                "CreatedBy": entry.get("created_by", ""),
-                "Tags": list(image.references) if number == len(entries) - 1 else None,
-                "Size": 0,
-                "Comment": entry.get("comment", ""),
-            }
-            for number, entry in reversed(list(enumerate(entries)))
-        ]
-    )
-
-
-async def load(engine: Engine, request: Request) -> Answer:
-    loaded = await _feed_thread(request, engine.images.load)
-    for entry in loaded:
-        for reference in entry.references or (entry.image.id,):
-            engine.events.publish(Event("image", "load", entry.image.id, {"name": reference}))
-    lines = [f"Loaded image: {reference}" for entry in loaded for reference in entry.references]
-    lines += [f"Loaded image ID: {entry.image.id}" for entry in loaded if not entry.references]
-    body = b"".join(_line({"stream": f"{line}\n"}) for line in lines)
-    return StreamResponse(_once(body), headers={"Content-Type": "application/json"})
-
-
-async def create(engine: Engine, request: Request) -> Answer:
-    """`fromSrc=-` imports the body's tar; `fromImage` pulls."""
-    source = request.query.text("fromSrc")
-    if request.query.text("fromImage"):
-        return await registries.pull(engine, request)
-    if source != "-":
-        raise NotSupported("images are imported from the request's body only: use `docker import - NAME`")
-    repository, tag = request.query.text("repo"), request.query.text("tag")
-    reference = f"{repository}:{tag}" if repository and tag else repository or None
-    changes, message = request.query.texts("changes"), request.query.text("message")
-    image = await _feed_thread(request, lambda stream: engine.images.import_tar(stream, reference, changes, message))
-    engine.events.publish(Event("image", "import", image.id, {"name": reference or image.id}))
-    return StreamResponse(_once(_line({"status": image.id})), headers={"Content-Type": "application/json"})
+    entries = engine.image_service.history(image)
+    return json_response([wire.image_history(image, number, *entry) for number, entry in enumerate(entries)])
 
 
 async def tag(engine: Engine, request: Request) -> Answer:
     repository, tag = request.query.text("repo"), request.query.text("tag")
     if not repository:
         raise InvalidParameter("invalid reference format: repository name must have at least one component")
-    engine.tag_image(request.params["name"], f"{repository}:{tag}" if tag else repository)
+    engine.image_service.tag(request.params["name"], repository, tag)
     return empty_response(201)
 
 
 async def remove(engine: Engine, request: Request) -> Answer:
-    done = engine.remove_image(request.params["name"], request.query.flag("force"))
+    done = engine.image_service.remove(request.params["name"], request.query.flag("force"))
     return json_response([{what: which} for what, which in done])
 
 
@@ -138,29 +132,14 @@ async def prune(engine: Engine, request: Request) -> Answer:
             and filters.has_labels(chosen, _labels(image))
         )
 
-    done, freed_bytes = engine.prune_images(wanted)
+    done, freed_bytes = engine.image_service.prune(wanted)
     return json_response(
         {"ImagesDeleted": [{what: which} for what, which in done] or None, "SpaceReclaimed": freed_bytes}
     )
 
 
-def _line(document: dict[str, object]) -> bytes:
-    return json.dumps(document).encode() + b"\r\n"
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
-
-
-async def _feed_thread(request: Request, work: Callable[[io.BufferedReader], Result]) -> Result:
-    """Run `work` on the body in a worker thread; raises what it raises."""
-    return await asyncio.to_thread(work, body_file(request.body_chunks()))
-
-
 ROUTES: list[Route] = [
     ("GET", "/images/json", list_images),
-    ("POST", "/images/load", load),
-    ("POST", "/images/create", create),
     ("POST", "/images/prune", prune),
     ("GET", "/images/{name:path}/json", inspect),
     ("GET", "/images/{name:path}/history", history),

@@ -15,7 +15,7 @@ from runtime.api.router import Route, json_response
 from runtime.engine.distribution.service import Distribution, Transfer
 from runtime.engine.engine import Engine
 from runtime.errors import InvalidParameter, NotFound
-from runtime.oci.image import Platform, parse_platform, platform_matches, platform_text
+from runtime.oci.image import parse_platform, platform_matches, platform_text
 from runtime.oci.reference import Reference, parse, parse_name
 
 if TYPE_CHECKING:
@@ -92,10 +92,7 @@ def _check_platform(engine: Engine, reference: Reference, text: str) -> None:
     """An image here has one platform: another cannot be chosen. `text` is JSON."""
     wanted = wire.platform_of(text)
     image = engine.images.get(reference.familiar())
-    offered = Platform(os=image.os, architecture=image.architecture)
-    if variant := image.config.get("variant"):
-        offered["variant"] = variant
-    if not platform_matches(wanted, offered):
+    if not platform_matches(wanted, image.platform):
         raise NotFound(
             f"image with reference {reference.familiar()} was found but does not provide the specified platform "
             f"({platform_text(wanted)})"

@@ -3,7 +3,15 @@
 from runtime.api.wire.build import CACHE_TYPE, build_error, build_line, cache_entry
 from runtime.api.wire.containers import config, container_inspect, container_summary, exec_inspect
 from runtime.api.wire.files import committed_config, path_stat
-from runtime.api.wire.images import found_image, image_created_s, image_inspect, image_summary, platform_of
+from runtime.api.wire.images import (
+    found_image,
+    image_created_s,
+    image_history,
+    image_inspect,
+    image_manifest,
+    image_summary,
+    platform_of,
+)
 from runtime.api.wire.info import info, version
 from runtime.api.wire.networks import endpoints, network, network_summary
 from runtime.api.wire.progress import error_line, message_line, progress_lines
@@ -30,7 +38,9 @@ __all__ = [
     "found_image",
     "human_duration",
     "image_created_s",
+    "image_history",
     "image_inspect",
+    "image_manifest",
     "image_summary",
     "info",
     "message_line",

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.api.wire.times import NEVER, parse_timestamp
 from runtime.content.image import Image
 from runtime.errors import InvalidParameter
-from runtime.oci.image import Platform
+from runtime.oci.image import History, Platform
 
 if TYPE_CHECKING:
     from runtime.registry.search import FoundImage
+
+
+Version = tuple[int, int]
+EMPTY_NAMES_SINCE = (1, 43)
+NO_VIRTUAL_SIZE_SINCE = (1, 44)
+DESCRIPTOR_SINCE = (1, 48)
+OCI_CONFIG_SINCE = (1, 50)
+# What a container's configuration has and an image's has not; older clients find it there all the same.
+_LEGACY_CONFIG: dict[str, Any] = {
+    "Hostname": "",
+    "Domainname": "",
+    "User": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Env": None,
+    "Cmd": None,
+    "Image": "",
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+}
 
 
 def image_created_s(image: Image) -> int:
@@ -45,9 +74,9 @@ def found_image(image: FoundImage) -> dict[str, Any]:
     }
 
 
-def image_summary(image: Image, containers: int, shared_bytes: int = -1) -> dict[str, Any]:
+def image_summary(image: Image, api_version: Version, containers: int, shared_bytes: int = -1) -> dict[str, Any]:
     """`shared_bytes`: of layers that other images have too, -1 for not asked."""
-    return {
+    document = {
         "Id": image.id,
         "ParentId": "",
         "RepoTags": list(image.references),
@@ -55,32 +84,89 @@ def image_summary(image: Image, containers: int, shared_bytes: int = -1) -> dict
         "Created": image_created_s(image),
         "Size": image.size_bytes,
         "SharedSize": shared_bytes,
-        "VirtualSize": image.size_bytes,
         "Labels": (image.config.get("config") or {}).get("Labels") or {},
         "Containers": containers,
     }
+    if api_version < NO_VIRTUAL_SIZE_SINCE:
+        document["VirtualSize"] = image.size_bytes
+    if api_version < EMPTY_NAMES_SINCE and not image.references and not image.repo_digests:
+        document |= {"RepoTags": ["<none>:<none>"], "RepoDigests": ["<none>@<none>"]}
+    return document
 
 
-def image_inspect(image: Image) -> dict[str, Any]:
-    settings: Any = image.config.get("config") or {}
-    return {
+def image_inspect(image: Image, api_version: Version, directories: Sequence[Path]) -> dict[str, Any]:
+    """`directories`: of the unpacked layers, top first."""
+    history = image.config.get("history") or [{}]
+    document = {
         "Id": image.id,
         "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
         "Parent": "",
-        "Comment": (image.config.get("history") or [{}])[-1].get("comment", ""),
+        "Comment": history[-1].get("comment", ""),
         "Created": image.created or NEVER,
         "DockerVersion": "",
         "Author": image.config.get("author", ""),
-        "Config": dict(settings),
+        "Config": _config(image, api_version),
         "Architecture": image.architecture,
         "Os": image.os,
         "Size": image.size_bytes,
-        "VirtualSize": image.size_bytes,
-        "GraphDriver": {"Name": "overlay2", "Data": None},
-        "RootFS": {
-            "Type": "layers",
-            "Layers": list((image.config.get("rootfs") or {}).get("diff_ids") or []),
-        },
+        "GraphDriver": {"Data": _graph_data(directories), "Name": "overlay2"},
+        "RootFS": {"Type": "layers", "Layers": list(image.config["rootfs"]["diff_ids"])},
         "Metadata": {"LastTagTime": image.tagged_at or NEVER},
+    }
+    if variant := image.config.get("variant"):
+        document["Variant"] = variant
+    if os_version := image.config.get("os.version"):
+        document["OsVersion"] = os_version
+    if api_version < NO_VIRTUAL_SIZE_SINCE:
+        document["VirtualSize"] = image.size_bytes
+    if api_version >= DESCRIPTOR_SINCE:
+        document["Descriptor"] = dict(image.manifest)
+    return document
+
+
+def _config(image: Image, api_version: Version) -> dict[str, Any]:
+    settings: dict[str, Any] = dict(image.config.get("config") or {})
+    if api_version < OCI_CONFIG_SINCE:
+        settings = {**_LEGACY_CONFIG, **settings}
+    return settings
+
+
+def _graph_data(directories: Sequence[Path]) -> dict[str, str] | None:
+    """As overlay2 tells it; nobody mounts these, so the merged and work directories are names only."""
+    if not directories:
+        return None
+    top = directories[0].parent
+    data = {"MergedDir": str(top / "merged"), "UpperDir": str(directories[0]), "WorkDir": str(top / "work")}
+    if len(directories) > 1:
+        data["LowerDir"] = ":".join(map(str, directories[1:]))
+    return data
+
+
+def image_manifest(image: Image, containers: Sequence[str]) -> dict[str, Any]:
+    """ImageManifestSummary: the one manifest an image here has."""
+    content = image.manifest["size"] + sum(layer["size"] for layer in image.layers)
+    return {
+        "ID": image.manifest_digest,
+        "Descriptor": dict(image.manifest),
+        "Available": True,
+        "Size": {"Content": content, "Total": content + image.size_bytes},
+        "Kind": "image",
+        "ImageData": {
+            "Platform": image.platform,
+            "Containers": list(containers),
+            "Size": {"Unpacked": image.size_bytes},
+        },
+    }
+
+
+def image_history(image: Image, number: int, entry: History, size_bytes: int) -> dict[str, Any]:
+    """`number` 0 is the latest, which alone has the image's id and names."""
+    return {
+        "Id": "<missing>" if number else image.id,
+        "Created": parse_timestamp(entry["created"]) // 10**9 if entry.get("created") else 0,
+        "CreatedBy": entry.get("created_by", ""),
+        "Tags": (list(image.references) or None) if not number else None,
+        "Size": size_bytes,
+        "Comment": entry.get("comment", ""),
     }
