@@ -30,10 +30,10 @@ from runtime.engine.build.run import StepRunner
 from runtime.engine.build.stage import Job
 from runtime.engine.distribution.service import Distribution
 from runtime.engine.events import Event, EventBus
-from runtime.engine.platforms import check_platform, parse_platform
+from runtime.engine.platforms import check_platform
 from runtime.engine.settings import EngineSettings
 from runtime.errors import InvalidParameter, NotFound, WherryError
-from runtime.oci.image import Platform, platform_of_host
+from runtime.oci.image import Platform, parse_platform, platform_of_host
 from runtime.oci.reference import Reference
 from runtime.oci.reference import parse as parse_reference
 
