@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import select
@@ -27,6 +28,7 @@ MAX_JSON_BYTES = 16 << 20
 HEADER_TIMEOUT_S = 30  # from a request's first byte to the end of its headers; an idle connection may stay for ever
 JSON_TIMEOUT_S = 60  # for a JSON body; archives may take their time
 READ_BYTES = 1 << 16
+_HEADS_KEPT = 128
 LINGER_S = 1
 Headers = list[tuple[str, str]]
 
@@ -326,7 +328,7 @@ class _Connection:
         headers = self._headers(response.headers)
         if response.status not in (204, 304):
             headers.append(("Content-Length", str(len(response.body))))
-        head = h11.Response(status_code=response.status, headers=headers)
+        head = _head(response.status, tuple(headers))
         bodiless = response.status in (204, 304) or self._method == "HEAD"
         body = [h11.Data(data=response.body)] if response.body and not bodiless else []
         self._write(head, *body, h11.EndOfMessage())
@@ -381,6 +383,12 @@ class _Connection:
         if data:  # a pipelined request: keep it for after this answer, and stop watching
             self._h11.receive_data(data)
             await asyncio.Event().wait()
+
+
+@functools.lru_cache(_HEADS_KEPT)
+def _head(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
+    """Most answers bear the same few headers, and h11 examines every byte of them."""
+    return h11.Response(status_code=status, headers=list(headers))
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:

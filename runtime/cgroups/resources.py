@@ -5,6 +5,7 @@ limit" wherever the specification allows it; 0, or a missing key, leaves a limit
 InvalidParameter naming the limit, or NotSupported for what the hierarchy's version cannot express.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ def device_rules(resources: LinuxResources) -> list[DeviceRule]:
     if not resources.get("devices"):
         return []
     rules = [_device_rule(rule, position) for position, rule in enumerate(resources["devices"])]
-    return rules + [_device_rule(rule, 0) for rule in RUNTIME_DEVICE_RULES]
+    return rules + _every_containers_device_rules()
 
 
 def v1_device_writes(rules: Sequence[DeviceRule]) -> list[Write]:
@@ -317,6 +318,11 @@ def _device_rule(rule: Mapping[str, Any], position: int) -> DeviceRule:
     if kind == "a" and (major, minor, set(access)) != (None, None, set(ACCESS_BITS)):
         raise InvalidParameter(f"{where}: type a stands for all access to all devices; use b or c for some")
     return DeviceRule(bool(rule["allow"]), None if kind == "a" else kind, major, minor, access)
+
+
+@functools.cache
+def _every_containers_device_rules() -> list[DeviceRule]:
+    return [_device_rule(rule, 0) for rule in RUNTIME_DEVICE_RULES]
 
 
 def _device_number(rule: Mapping[str, Any], key: str, where: str) -> int | None:

@@ -6,6 +6,7 @@ which is just what starting and removing containers does. A rename takes 20 alwa
 """
 
 import errno
+import functools
 import os
 import secrets
 import stat
@@ -18,6 +19,8 @@ from runtime.content.layers import layer_path
 from runtime.content.trash import Trash
 from runtime.content.tree import data_size_bytes
 from runtime.errors import AlreadyExists, InvalidParameter, NotFound
+
+_IMAGES_KEPT = 64
 
 
 class HasLayers(Protocol):
@@ -52,6 +55,7 @@ class Snapshots:
         self._spares_directory.mkdir(mode=0o700, exist_ok=True)
         for left in self._spares_directory.iterdir():
             self._trash.discard(left)
+        self._lower = functools.lru_cache(_IMAGES_KEPT)(self._lower_of)
         self._spares: list[Path] = []  # popped and appended by several threads, each in one step
 
     def prepare(self, snapshot_id: str, image: HasLayers) -> OverlayRootfs:
@@ -88,9 +92,11 @@ class Snapshots:
 
     def describe(self, snapshot_id: str, image: HasLayers) -> OverlayRootfs:
         """The same directories `prepare` returned, without touching the disk."""
-        snapshot = self._path(snapshot_id)
-        lower = [str(layer_path(self._layers, chain_id)) for chain_id in reversed(image.chain_ids)]
-        return OverlayRootfs(lower, str(snapshot / "upper"), str(snapshot / "work"))
+        snapshot = str(self._path(snapshot_id))
+        return OverlayRootfs(list(self._lower(image.chain_ids)), f"{snapshot}/upper", f"{snapshot}/work")
+
+    def _lower_of(self, chain_ids: tuple[str, ...]) -> list[str]:
+        return [str(layer_path(self._layers, chain_id)) for chain_id in reversed(chain_ids)]
 
     def remove(self, snapshot_id: str) -> None:
         """Takes a snapshot out of sight by one rename; `reap` deletes it. Does nothing if there is none."""

@@ -11,9 +11,9 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from runtime.content.merged import read_in_layers
+from runtime.content.merged import read_in_container
 from runtime.content.snapshots import OverlayRootfs
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, ResolvedUser, resolve_user
 from runtime.engine import files, spec_gen
@@ -39,7 +39,8 @@ class Bundles:
     def __init__(self, settings: EngineSettings, mounts: Mounts) -> None:
         self._settings = settings
         self._mounts = mounts
-        self._filter: tuple[Any, bytes] = (None, b"")  # the latest profile, and the program it compiles to
+        self._root = str(settings.bundles_dir)
+        self._filter = _Filter(None, "", b"")
         for directory in (settings.bundles_dir, settings.rootfs_dir):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
@@ -49,10 +50,10 @@ class Bundles:
 
     def remove(self, id: str) -> None:
         """Nothing if there is none."""
-        directory = self._settings.bundles_dir / id
+        directory = f"{self._root}/{id}"
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(directory):
-                os.unlink(directory / name)
+                os.unlink(f"{directory}/{name}")
             os.rmdir(directory)
 
     def retain(self, ids: Collection[str]) -> None:
@@ -63,7 +64,7 @@ class Bundles:
 
     def user_of(self, container: Container, rootfs: OverlayRootfs) -> ResolvedUser:
         def read(path: str) -> bytes | None:
-            return read_in_layers(rootfs.lower, rootfs.upper, path)
+            return read_in_container(rootfs.lower, rootfs.upper, path)
 
         options = container.options
         group = read(GROUP_PATH) if options.user or options.groups else None
@@ -89,21 +90,22 @@ class Bundles:
         shared: Shared,
         cgroups_path: str,
     ) -> dict[str, Any]:
-        options, directory = container.options, self.directory(container)
-        directory.mkdir(mode=0o710, exist_ok=True)
+        options, directory = container.options, f"{self._root}/{container.id}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o710)
         own_network = not member.shares_host
         hostname = container.hostname
         if member.joined:  # with the network come its names
-            hostname, files_of = member.joined.container.hostname, self.directory(member.joined.container)
+            hostname, files_of = member.joined.container.hostname, f"{self._root}/{member.joined.container.id}"
         else:
             files_of = directory
-            self._write_names(container, member, hostname, linked)
+            self._write_names(directory, container, member, hostname, linked)
         container.link_env = [entry for one in linked for entry in one.environment()]
         mounts = self._mounts.resolved(container)
         targets = {mount.target for mount in mounts}
         for name in ("hostname", "hosts", "resolv.conf"):
             if f"/etc/{name}" not in targets:
-                mounts.append(spec_gen.HostMount(str(files_of / name), f"/etc/{name}"))
+                mounts.append(spec_gen.HostMount(f"{files_of}/{name}", f"/etc/{name}"))
         place = spec_gen.Place(
             rootfs=str(self._settings.rootfs_dir),
             hostname=hostname,
@@ -118,35 +120,58 @@ class Bundles:
             cdi_spec_dirs=self._settings.cdi_spec_dirs,
         )
         spec = spec_gen.generate(options, place)
-        _write(directory / "config.json", json.dumps(spec, separators=(",", ":")).encode())
-        if seccomp := spec["linux"].get("seccomp"):
-            _write(directory / "seccomp.bpf", self._compiled(seccomp))
+        if seccomp := spec["linux"].pop("seccomp", None):
+            self._use_filter(seccomp)
+            _write(f"{directory}/seccomp.bpf", self._filter.program)
+        _write(f"{directory}/config.json", _document(spec, self._filter.text if seccomp else "").encode())
         return spec
 
-    def _write_names(self, container: Container, member: Membership, hostname: str, linked: Sequence[Linked]) -> None:
+    def _write_names(
+        self, directory: str, container: Container, member: Membership, hostname: str, linked: Sequence[Linked]
+    ) -> None:
         """/etc/hostname, /etc/hosts and /etc/resolv.conf."""
-        options, directory = container.options, self.directory(container)
+        options = container.options
         host_gateway = self._settings.host_gateway_ip or member.host_gateway
         others = [(str(one.address), one.host_names) for one in linked]
         if member.own_gateway and not member.resolver_address:  # else that one says so
             others += [(host_gateway, HOST_NAME), (member.own_gateway, GATEWAY_NAME)]
         hosts = files.hosts(options, hostname, member.addresses, host_gateway, others)
         resolv_conf = files.resolv_conf(options, not member.shares_host, member.resolver_address)
-        _write(directory / "hostname", f"{hostname}\n".encode())
-        _write(directory / "hosts", hosts.encode())
-        _write(directory / "resolv.conf", resolv_conf.encode())
+        _write(f"{directory}/hostname", f"{hostname}\n".encode())
+        _write(f"{directory}/hosts", hosts.encode())
+        _write(f"{directory}/resolv.conf", resolv_conf.encode())
 
-    def _compiled(self, seccomp: Any) -> bytes:
+    def _use_filter(self, seccomp: Any) -> None:
         # The default profile is always the same object: to look it up by its content would cost more than all else.
-        if self._filter[0] is not seccomp:
-            self._filter = (seccomp, compile_filter(seccomp, self._settings.seccomp_cache))
-        return self._filter[1]
+        if self._filter.profile is not seccomp:
+            program = compile_filter(seccomp, self._settings.seccomp_cache)
+            self._filter = _Filter(seccomp, _encode(seccomp), program)
 
 
-def _write(path: Path, content: bytes) -> None:
+class _Filter(NamedTuple):
+    """The latest seccomp profile, its JSON, and the program it compiles to."""
+
+    profile: Any
+    text: str
+    program: bytes
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _document(spec: dict[str, Any], seccomp: str) -> str:
+    """config.json of a spec without linux.seccomp, and that: two thirds of it all, and nearly always the same."""
+    if not seccomp:
+        return _encode(spec)
+    linux = _encode(spec["linux"])
+    others = _encode({name: value for name, value in spec.items() if name != "linux"})
+    return f'{others[:-1]},"linux":{linux[:-1]},"seccomp":{seccomp}}}}}'
+
+
+def _write(path: str, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         if os.write(fd, content) < len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(fd)

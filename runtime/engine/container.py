@@ -81,6 +81,10 @@ class State:
         """What Docker calls Running: also while it waits to be restarted."""
         return self.status in ("running", "paused", "restarting")
 
+    def to_document(self) -> dict[str, Any]:
+        # By hand: asdict(), which copies every value, would take longer than all else about noting a change.
+        return {**vars(self), "health": asdict(self.health) if self.health else None}
+
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> State:
         health = document.get("health")
@@ -177,13 +181,15 @@ class Container:
         return future
 
     def to_document(self) -> dict[str, Any]:
-        names = [item.name for item in fields(self) if item.name not in ("directory", "state", "execs")]
-        return {name: getattr(self, name) for name in names} | {"state": asdict(self.state)}
+        return {name: getattr(self, name) for name in _DURABLE} | {"state": self.state.to_document()}
 
     @classmethod
     def from_document(cls, document: dict[str, Any], directory: Path) -> Container:
         values = {**document, "state": State.from_document(document["state"]), "directory": directory}
         return cls(**values)
+
+
+_DURABLE = [item.name for item in fields(Container) if item.name not in ("directory", "state", "execs")]
 
 
 def _inherited(document: dict[str, Any]) -> MountRequest:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runtime.content.merged import read_in_layers
+from runtime.content.merged import read_in_container
 from runtime.content.snapshots import Snapshots
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
 from runtime.engine import faults, spec_gen
@@ -171,7 +171,7 @@ class ExecService:
         rootfs = self._snapshots.describe(container.id, image)
 
         def read(path: str) -> bytes | None:
-            return read_in_layers(rootfs.lower, rootfs.upper, path)
+            return read_in_container(rootfs.lower, rootfs.upper, path)
 
         options = container.options
         spec = exec.user or options.user

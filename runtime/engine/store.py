@@ -173,5 +173,4 @@ class Store:
         self._db.close()
 
 
-def _text(value: dict[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_text: Callable[[dict[str, Any]], str] = json.JSONEncoder(separators=(",", ":")).encode

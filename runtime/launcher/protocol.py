@@ -43,6 +43,8 @@ KEEP_PREFIX = "keep."
 
 Message = dict[str, Any]
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class Overlay(TypedDict):
     """Absolute paths; `lower` with the topmost layer first. Without `upper` and `work` it is read-only."""
@@ -119,7 +121,7 @@ class ProtocolError(Exception):
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """The datagram for a message."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    return _encode(message).encode()
 
 
 def decode(datagram: bytes) -> Message:
