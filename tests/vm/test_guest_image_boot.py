@@ -226,7 +226,7 @@ def test_a_root_can_be_pivoted_away(guest: Guest) -> None:
 
 def test_the_engines_libraries_load(guest: Guest) -> None:
     guest.run(
-        "cd /usr/lib/wherry/python; python3 -c 'import ctypes, sqlite3, ssl, h11, zstandard;"
+        "cd /usr/lib/wherry/python; python3 -W error -c 'import ctypes, sqlite3, ssl, h11, zstandard, requests;"
         'ctypes.CDLL("libseccomp.so.2"); ctypes.CDLL("libnftables.so.1"); ssl.create_default_context()'
         "'; tini --version; sshfs --version"
     )
