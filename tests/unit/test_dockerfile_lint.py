@@ -211,6 +211,7 @@ def test_the_report() -> None:
         "--------------------\n"
         "   1 |     FROM a\n"
         "   2 | >>> MAINTAINER x\n"
+        "   3 |     \n"
         "--------------------\n\n"
         "Check complete, 1 warning has been found!"
     )

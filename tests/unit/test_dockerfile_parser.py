@@ -176,16 +176,26 @@ def test_mistakes_are_told_in_buildkits_words_with_their_line(source: str, messa
 
 
 def test_the_excerpt_marks_the_lines_at_fault() -> None:
-    source = "FROM a\nRUN b\nRUN c\nCOPY \\\n  x\nRUN d\nRUN e\nRUN f\n"
+    source = "FROM a\nRUN b\nRUN c\nCOPY \\\n  x\nRUN d\nRUN e\n"
     assert excerpt(source, Location(4, 5)) == (
         "Dockerfile:4\n"
         "--------------------\n"
-        "   2 |     RUN b\n"
         "   3 |     RUN c\n"
         "   4 | >>> COPY \\\n"
         "   5 | >>>   x\n"
         "   6 |     RUN d\n"
-        "   7 |     RUN e\n"
+        "--------------------"
+    )
+
+
+def test_the_excerpt_of_a_single_line_is_wider_and_shows_the_end_of_the_file() -> None:
+    assert excerpt("FROM a\nRUN b\nRUN c\nCOPY d\n", Location(4, 4), "x/Dockerfile") == (
+        "x/Dockerfile:4\n"
+        "--------------------\n"
+        "   2 |     RUN b\n"
+        "   3 |     RUN c\n"
+        "   4 | >>> COPY d\n"
+        "   5 |     \n"
         "--------------------"
     )
 
