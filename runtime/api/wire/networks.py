@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
 
 from runtime.api.wire.times import timestamp
@@ -24,9 +25,9 @@ def _endpoint(
     container: Container, network_id: str, document: dict[str, Any], attachment: Attachment | None
 ) -> dict[str, Any]:
     """EndpointSettings; empty values for a container that does not run."""
-    config = EndpointConfig.from_document(document["config"])
-    ipv4 = attachment.ipv4 if attachment else None
-    ipv6 = attachment.ipv6 if attachment else None
+    config = attachment.config if attachment else EndpointConfig.from_document(document["config"])
+    ipv4, ipv4_length = _address(attachment.ipv4 if attachment else None)
+    ipv6, ipv6_length = _address(attachment.ipv6 if attachment else None)
     user_defined = document["name"] not in ("bridge", "host", "none")
     return {
         "IPAMConfig": config.ipam,
@@ -38,13 +39,19 @@ def _endpoint(
         "NetworkID": attachment.network.id if attachment else network_id if user_defined else "",
         "EndpointID": attachment.endpoint_id if attachment else "",
         "Gateway": _gateway(attachment, 4) if ipv4 else "",
-        "IPAddress": str(ipv4.ip) if ipv4 else "",
-        "IPPrefixLen": ipv4.network.prefixlen if ipv4 else 0,
+        "IPAddress": ipv4,
+        "IPPrefixLen": ipv4_length,
         "IPv6Gateway": _gateway(attachment, 6) if ipv6 else "",
-        "GlobalIPv6Address": str(ipv6.ip) if ipv6 else "",
-        "GlobalIPv6PrefixLen": ipv6.network.prefixlen if ipv6 else 0,
+        "GlobalIPv6Address": ipv6,
+        "GlobalIPv6PrefixLen": ipv6_length,
         "DNSNames": list(dns_names(container, config)) if user_defined else None,
     }
+
+
+def _address(interface: IPv4Interface | IPv6Interface | None) -> tuple[str, int]:
+    """And the length of its prefix: from the text, for every part of an interface is made anew when asked for."""
+    address, _, length = str(interface or "").partition("/")
+    return address, int(length or 0)
 
 
 def _gateway(attachment: Attachment | None, version: int) -> str:
