@@ -35,6 +35,8 @@ def render_raw(lines: Lines) -> bytes:
 
 def render_frames(lines: Lines) -> bytes:
     """Log lines with a frame each, for a client may take each frame for a line."""
+    if len(lines.lines) == 1:
+        return frame(lines.stream, b"".join([*lines.prefixes, *lines.lines, lines.newline]))
     sizes = map(len, lines.lines)
     if lines.prefixes:
         sizes = map(add, sizes, map(len, lines.prefixes))

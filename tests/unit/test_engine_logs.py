@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import time
 from collections.abc import Coroutine
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 
 from runtime.api.stream import frame, render_frames, render_raw
 from runtime.engine.logs import LogQuery, LogWriter
+from runtime.engine.logs.batches import batches
 from runtime.engine.logs.reader import Lines, read_log
+from runtime.engine.logs.records import encode_lines, record_end
 from runtime.engine.options import LogOptions
 from runtime.engine.options.logs import log_options
 from runtime.errors import InvalidParameter, NotSupported
@@ -128,10 +131,24 @@ def test_records_of_others(tmp_path: Path) -> None:
     assert run(read(tmp_path / "log", LogQuery(timestamps=True))) == b"2026-01-02T03:04:07.000000000Z four\n"
 
 
+def test_streams_in_turn_take_no_longer_the_more_there_are() -> None:
+    """A block of a mebibyte once took a second: the time was quadratic."""
+
+    def taken_s(count: int) -> float:
+        ends = [record_end(1 + number % 2, b"", number) for number in range(count)]
+        block = b"".join(encode_lines(b"x\n", end, False) for end in ends)
+        started = time.process_time()
+        assert len(list(batches(block))) == count
+        return time.process_time() - started
+
+    assert min(taken_s(8000) for _ in range(3)) < 20 * min(taken_s(1000) for _ in range(3))
+
+
 def test_frames() -> None:
     lines = [b"a", b"bcd", b"", b"e" * 92]
     frames = b"".join(frame(2, line + b"\n") for line in lines)
     assert render_frames(Lines(2, [], lines, b"\n")) == frames
+    assert render_frames(Lines(1, [b"now "], [b"a"], b"\n")) == frame(1, b"now a\n")
     prefixes = [b"", b"12 ", b"3 ", b"45 "]
     frames = b"".join(frame(1, prefix + line) for prefix, line in zip(prefixes, lines, strict=True))
     assert render_frames(Lines(1, prefixes, lines, b"")) == frames
@@ -201,8 +218,6 @@ def test_follow_across_rotations(tmp_path: Path) -> None:
 
 
 def test_follow_ends_at_the_wanted_time(tmp_path: Path) -> None:
-    import time
-
     async def work() -> bytes:
         writer = LogWriter(tmp_path / "log", SMALL, {})
         writer.write(1, b"now\n")

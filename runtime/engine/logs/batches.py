@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, islice, repeat, takewhile
+from itertools import accumulate, groupby, repeat
 from operator import add, itemgetter
 
 from runtime.engine.logs.records import HEAD, MARK, NEWLINE, STREAM_NUMBERS
@@ -53,17 +53,12 @@ def batches(block: bytes) -> Iterator[Batch]:
     records.pop()  # what is behind the last newline: nothing
     tail = _tail(records)
     kinds = list(map(itemgetter(slice(-len(tail), TIME.start)), records))
+    alike = not kinds or kinds.count(kinds[0]) == len(kinds)
     position = 0
-    while position < len(records):
-        kind = kinds[position]
-        following = len(records) if not position and kinds.count(kind) == len(kinds) else _same(kinds, position)
-        yield from _batch(records[position:following], kind, len(tail))
+    for length in [len(kinds)] * bool(kinds) if alike else [len(list(same)) for _, same in groupby(kinds)]:
+        following = position + length
+        yield from _batch(records[position:following], kinds[position], len(tail))
         position = following
-
-
-def _same(kinds: Sequence[bytes], position: int) -> int:
-    """Where other kinds than the one there begin."""
-    return position + sum(1 for _ in takewhile(kinds[position].__eq__, islice(kinds, position, None)))
 
 
 def line_ends(block: bytes) -> list[int]:
