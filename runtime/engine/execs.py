@@ -127,7 +127,11 @@ class ExecService:
         console_size = console_size if any(console_size) else exec.console_size
         bundle = self._containers.bundle_of(container)
         process = bundle / f"exec-{exec.id}.json"
-        process.write_text(json.dumps(self._process(exec, console_size)))
+        try:
+            process.write_text(json.dumps(self._process(exec, console_size)))
+        except BaseException:  # such as a user nobody knows
+            self._end(exec, START_FAILED_CODE)
+            raise
         pidfd = os.pidfd_open(init.pid)
         cgroup = self._containers.cgroup_of(container)
         cgroup_fd = cgroup.open_fd_beside(init.pid)

@@ -164,9 +164,9 @@ def capability_sets(bounding: list[str], uid: int) -> dict[str, list[str]]:
 
 
 def environment(options: Options, hostname: str, home: str, link_env: Sequence[str] = ()) -> list[str]:
-    """PATH, HOSTNAME, TERM, HOME and links' stand in front, so that the image and the user override them."""
+    """PATH, HOSTNAME, TERM and links' come first, for the image and the user to override; HOME is there in any case."""
     term = ["TERM=xterm"] if options.tty else []
-    ours = [DEFAULT_PATH, f"HOSTNAME={hostname}", *term, f"HOME={home}", *link_env]
+    ours = [DEFAULT_PATH, f"HOSTNAME={hostname}", *term, *link_env]
     variables: dict[str, str] = {}
     for entry in [*ours, *options.env]:
         name, equals, _ = entry.partition("=")
@@ -174,6 +174,7 @@ def environment(options: Options, hostname: str, home: str, link_env: Sequence[s
             variables[name] = entry
         else:  # a name alone unsets it
             variables.pop(name, None)
+    variables.setdefault("HOME", f"HOME={home}")
     return list(variables.values())
 
 

@@ -61,7 +61,8 @@ async def restart(engine: Engine, request: Request) -> Answer:
 
 
 async def kill(engine: Engine, request: Request) -> Answer:
-    await engine.control.kill(engine.containers.get(request.params["id"]), request.query.text("signal"))
+    name = request.params["id"]
+    await engine.control.kill(engine.containers.get(name), request.query.text("signal"), name)
     return empty_response()
 
 

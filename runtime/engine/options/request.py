@@ -169,8 +169,9 @@ def _working_dir(path: str) -> str:
 
 
 def _hostname(name: str) -> str:
-    if len(name) > 63 or not re.fullmatch(r"[A-Za-z0-9]?[A-Za-z0-9._-]*", name):
-        raise InvalidParameter(f"invalid hostname {name!r}: up to 63 letters, digits, '-' and '.' are allowed")
+    """What sethostname(2) takes, as in Docker, unless it would break the lines of /etc/hosts."""
+    if len(name.encode()) > 64 or not name.isprintable() or re.search(r"\s", name):
+        raise InvalidParameter(f"invalid hostname {name!r}: up to 64 bytes without spaces are allowed")
     return name
 
 
