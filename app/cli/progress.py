@@ -83,6 +83,18 @@ class ByteBar:
         self._done_bytes = 0
         self._drawn_s = 0.0
 
+    @property
+    def visible(self) -> bool:
+        return self._line.visible
+
+    def expect(self, total_bytes: int) -> None:
+        """More became known of what there is to do."""
+        self._total_bytes = total_bytes
+
+    def pause(self) -> None:
+        """Out of the way, until the next step."""
+        self._line.clear()
+
     def advance(self, size_bytes: int) -> None:
         self._done_bytes += size_bytes
         now_s = time.monotonic()

@@ -23,7 +23,7 @@ from app.engine.models import (
     Stats,
 )
 from app.engine.streams import MULTIPLEXED, AttachedStream, JsonStream, OutputStream, Wait
-from app.engine.transport import Transport, segment
+from app.engine.transport import Query, Response, Transport, segment
 
 API_VERSION = "1.44"  # the oldest that current Docker engines still serve; nothing here needs a newer one
 DEFAULT_TIMEOUT_S = 30.0
@@ -201,6 +201,46 @@ class EngineClient:
         headers = {"Content-Type": "application/x-tar"}
         response = self._transport.open("POST", "/images/load", None, archive, headers, patient=True)
         return JsonStream(response, Progress.from_json)
+
+    def pull_image(self, reference: str, platform: str | None, authorization: str) -> JsonStream[Progress]:
+        """`authorization` is X-Registry-Auth. A name without tag or digest stands for `latest`."""
+        query = {"fromImage": reference, "platform": platform}
+        headers = {"X-Registry-Auth": authorization}
+        response = self._transport.open("POST", "/images/create", query, None, headers, patient=True)
+        return JsonStream(response, Progress.from_json)
+
+    def push_image(self, repository: str, tag: str, authorization: str) -> JsonStream[Progress]:
+        """All tags when `tag` is empty."""
+        headers = {"X-Registry-Auth": authorization}
+        path = f"/images/{segment(repository)}/push"
+        response = self._transport.open("POST", path, {"tag": tag}, None, headers, patient=True)
+        return JsonStream(response, Progress.from_json)
+
+    def check_login(self, server: str, username: str, password: str) -> str:
+        """The identity token a registry gives for a password, or ""."""
+        body = {"serveraddress": server, "username": username, "password": password}
+        answer = self._transport.json("POST", "/auth", payload=body, patient=True)
+        return str((answer or {}).get("IdentityToken") or "")
+
+    def search_images(self, term: str, limit: int, authorization: str) -> list[dict[str, Any]]:
+        """As the registry describes them: name, description, star_count, is_official."""
+        headers = {"X-Registry-Auth": authorization}
+        query: Query = {"term": term, "limit": limit}
+        answer = self._transport.open("GET", "/images/search", query, None, headers, patient=True).read()
+        return list(json.loads(answer))
+
+    def image_history(self, reference: str) -> list[dict[str, Any]]:
+        """As the engine answers it, the latest first."""
+        return list(self._transport.json("GET", f"/images/{segment(reference)}/history"))
+
+    def inspect(self, kind: Literal["containers", "images"], name: str) -> dict[str, Any]:
+        """The engine's whole document."""
+        return dict(self._transport.json("GET", f"/{kind}/{segment(name)}/json"))
+
+    def save_images(self, references: Sequence[str]) -> Response:
+        """A tar archive, read with `read_some`."""
+        query = {"names": ",".join(references)}
+        return self._transport.open("GET", "/images/get", query, patient=True)
 
     def tag_image(self, reference: str, repository: str, tag: str) -> None:
         self._transport.json("POST", f"/images/{segment(reference)}/tag", {"repo": repository, "tag": tag})

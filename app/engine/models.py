@@ -301,14 +301,18 @@ class ExecState:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A message of a long operation (load)."""
+    """A message of a long operation (load, pull, push); `total_bytes` is 0 where nothing is counted."""
 
     text: str
+    id: str = ""
+    current_bytes: int = 0
+    total_bytes: int = 0
 
     @classmethod
     def from_json(cls, value: Json) -> "Progress":
         text = value.get("stream") or value.get("status") or ""
-        return cls(text.rstrip("\n"))
+        detail = value.get("progressDetail") or {}
+        return cls(text.rstrip("\n"), value.get("id") or "", detail.get("current") or 0, detail.get("total") or 0)
 
 
 @dataclass(frozen=True, slots=True)

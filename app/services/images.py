@@ -1,6 +1,6 @@
 """Use cases around images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,3 +38,23 @@ def _pieces(archive: BinaryIO, on_bytes: OnBytes | None) -> Iterator[bytes]:
         yield piece
         if on_bytes is not None:
             on_bytes(len(piece))
+
+
+def save_stream(
+    client: EngineClient, references: Sequence[str], out: BinaryIO, on_bytes: OnBytes | None = None
+) -> None:
+    """Write an archive of images to an open file or pipe."""
+    response = client.save_images(references)
+    try:
+        while piece := response.read_some():
+            out.write(piece)
+            if on_bytes is not None:
+                on_bytes(len(piece))
+    finally:
+        response.close()
+
+
+def with_default_tag(name: str) -> str:
+    """`name:latest` for a name with neither tag nor digest."""
+    last = name.rpartition("/")[2]
+    return name if ":" in last or "@" in last else f"{name}:latest"
