@@ -212,12 +212,12 @@ def _check_target(
     target: int,
     mount: "MountFilesystem | BindMount | MoveStaged",
     *,
-    procfs: bool = False,
+    source: os.stat_result | None = None,
     plain: bool = False,
 ) -> None:
     """Refuse, wherever the image's links led, the root itself and what would hide /proc (CVE-2019-16884).
 
-    `procfs`: a bind mount of a procfs, which may stand at /proc. `plain`: no links may have led anywhere, so that
+    `source`: what is bound, for a procfs may stand at /proc. `plain`: no links may have led anywhere, so that
     what is masked by path is what was mounted (CVE-2019-19921).
     """
     if init.root_path is None:
@@ -229,7 +229,7 @@ def _check_target(
         return
     if path in ("", "/"):
         raise Refused(errno.EINVAL, f"{mount.describe()}: it leads to the root itself")
-    if path == "/proc" and not procfs:
+    if path == "/proc" and not (source and _is_procfs(source)):
         raise Refused(errno.EPERM, f'{mount.describe()}: "/proc" can be covered by a procfs only')
     if path.startswith("/proc/") and path not in _COVERABLE_IN_PROC:
         raise Refused(errno.EPERM, f'{mount.describe()}: "{path}" cannot be mounted because it is inside /proc')
@@ -302,7 +302,7 @@ class BindMount(NamedTuple):
             with _closing(target):
                 if is_directory != stat.S_ISDIR(os.stat(target).st_mode):
                     raise self._mismatch()
-                _check_target(init, target, self, procfs=_is_procfs(info))
+                _check_target(init, target, self, source=info)
                 if attributes.set or attributes.clear:
                     mounts.mount_setattr(tree, set_=attributes.set, clear=attributes.clear)
                 if attributes.recursive_set or attributes.recursive_clear:

@@ -4,6 +4,7 @@ The parent reads no more of config.json than the namespaces its child must be bo
 """
 
 import errno
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 CONFIG_NAME = "config.json"
 FILTER_NAME = "seccomp.bpf"
+
+_BUNDLES_KEPT = 256
 
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 """What reading a JSON document of the wrong shape raises."""
@@ -77,12 +80,13 @@ def start_exec(
 ) -> Child:
     """Start the OCI process object in the file `process` in the container whose init is the pidfd `container`.
 
-    Raises Refused if the container is not running.
+    Raises Refused if the container is not running, or config.json of its bundle cannot be read.
     """
+    flags = _filter_flags_of(launch.bundle)
 
     def main(report: Report) -> NoReturn:
         def compiled() -> Plan:
-            filtered = with_filter(launch, read_config(launch.bundle), filter_dir)
+            filtered = launch if flags is None else _with_filter(launch, filter_dir, flags)
             return compile_exec(_read_json(process), filtered, container, facts)
 
         run_compiled(compiled, report)
@@ -116,8 +120,10 @@ def _checked(read: Callable[[], T]) -> T:
 def with_filter(launch: Launch, spec: "Spec", filter_dir: str) -> Launch:
     """`launch` with the compiled filter, if config.json wants one; raises Refused if it is missing."""
     wanted = spec.get("linux", {}).get("seccomp")
-    if wanted is None:
-        return launch
+    return launch if wanted is None else _with_filter(launch, filter_dir, seccomp.filter_flags(wanted))
+
+
+def _with_filter(launch: Launch, filter_dir: str, flags: int) -> Launch:
     path = os.path.join(filter_dir, FILTER_NAME)
     try:
         bpf = read_file(path)
@@ -125,13 +131,39 @@ def with_filter(launch: Launch, spec: "Spec", filter_dir: str) -> Launch:
         raise Refused(
             errno.ENOENT, f"config.json has linux.seccomp but {path}, the compiled filter, is missing"
         ) from None
-    return launch._replace(seccomp=bpf, seccomp_flags=seccomp.filter_flags(wanted))
+    return launch._replace(seccomp=bpf, seccomp_flags=flags)
+
+
+def _filter_flags_of(bundle: str) -> int | None:
+    """Those of the filter of a bundle's processes, None if they have none."""
+    path = os.path.join(bundle, CONFIG_NAME)
+    try:
+        changed_ns = os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return _filter_flags(bundle, changed_ns)
+
+
+@functools.lru_cache(_BUNDLES_KEPT)
+def _filter_flags(bundle: str, changed_ns: int) -> int | None:
+    # A container has many execs, and to parse its config.json takes as long as a third of one.
+    spec = read_config(bundle)
+
+    def read() -> int | None:
+        wanted = spec.get("linux", {}).get("seccomp")
+        return None if wanted is None else seccomp.filter_flags(wanted)
+
+    return _checked(read)
 
 
 def _read_json(path: str) -> Any:
     try:
         return json.loads(read_file(path))
     except OSError as error:
-        raise Refused(error.errno or 0, f"cannot read {path}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     except ValueError as error:
         raise Refused(errno.EINVAL, f"{path} is not JSON: {error}") from None
+
+
+def _unreadable(path: str, error: OSError) -> Refused:
+    return Refused(error.errno or 0, f"cannot read {path}: {error.strerror}")
