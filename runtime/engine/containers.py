@@ -198,6 +198,8 @@ class ContainerService:
                 inherited=self.mounts.inherited(host_config, self.get),
             )
             container.networks = self._networks.plan(container.options)
+            if container.options.network_mode == "host" and container.options.ports:
+                warnings.append("Published ports are discarded when using host network mode")
             container.links = self._links.resolve(container, self.get)
             spec_gen.check(container.options)
             self._bundles.init_program(container)

@@ -58,6 +58,7 @@ OPTIONS: list[tuple[str, str, int, str]] = [
     ("--mount type=bind,src=/nosuch,dst=/x", "true", 125, "bind source path does not exist: /nosuch"),
     ("--name no/slash", "true", 125, "Invalid container name"),
     ("--network none", "ls /sys/class/net", 0, "^lo$"),
+    ("--network host -p 80:80", "true", 0, "Published ports are discarded when using host network mode"),
     ("--network nosuch", "true", 125, "network nosuch not found"),
     ("--network container:nosuch", "true", 125, "No such container: nosuch"),
     ("--oom-score-adj 500", "cat /proc/self/oom_score_adj", 0, "^500$"),

@@ -79,7 +79,7 @@ def network_summary(network: Network) -> dict[str, Any]:
         "EnableIPv6": network.enable_ipv6,
         "IPAM": {
             "Driver": network.ipam_driver,
-            "Options": network.ipam_options or None,
+            "Options": network.ipam_options,
             "Config": [_subnet(subnet) for subnet in network.subnets],
         },
         "Internal": network.internal,

@@ -128,7 +128,7 @@ class NetworkRequest:
     options: dict[str, str]
     labels: dict[str, str]
     ipam_driver: str
-    ipam_options: dict[str, str]
+    ipam_options: dict[str, str] | None  # None: not sent, which inspect shows
     config_only: bool
     config_from: str
 
@@ -159,7 +159,7 @@ def network_request(body: Document) -> NetworkRequest:
         options=_texts(body.get("Options")),
         labels=_texts(body.get("Labels")),
         ipam_driver=ipam.get("Driver") or "default",
-        ipam_options=_texts(ipam.get("Options")),
+        ipam_options=None if ipam.get("Options") is None else _texts(ipam["Options"]),
         config_only=config_only,
         config_from=(body.get("ConfigFrom") or {}).get("Network") or "",
     )
