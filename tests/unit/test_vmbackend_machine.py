@@ -131,6 +131,17 @@ def test_emulation_gets_more_time() -> None:
     assert asyncio.run(meet(Requirement("x", 0.04 / EMULATION_FACTOR * 2, ""), slow(), True)) == 1
 
 
+def test_a_failed_try_gives_the_next_one_more_time() -> None:
+    async def slow() -> int:
+        await asyncio.sleep(0.05)
+        return 1
+
+    requirement = Requirement("x", 0.01, "")
+    with pytest.raises(Unmet):
+        asyncio.run(meet(requirement, slow(), False))
+    assert asyncio.run(meet(requirement, slow(), False, 9)) == 1
+
+
 def test_a_machine_that_was_never_made_is_absent(tmp_path: Path) -> None:
     manager = MachineManager(tmp_path)
     status = manager.status("default")

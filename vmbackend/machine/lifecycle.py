@@ -57,6 +57,7 @@ class Machine:
         self._guest: Guest | None = None
         self._life: asyncio.Task[None] | None = None
         self._restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
+        self._failed_tries = 0  # starts in a row whose kernel was not heard of
         self._powering_off = False  # the guest was asked to, and may yet do it after its time was up
 
     @property
@@ -77,6 +78,7 @@ class Machine:
         self._powering_off = False
         if next_state(self._state, "start") is not None:
             self._restarts.clear()
+            self._failed_tries = 0
             self._step("start")
             self._life = asyncio.create_task(self._live())
 
@@ -164,7 +166,7 @@ class Machine:
     async def _run_once(self, undo: AsyncExitStack) -> None:
         """From nothing to a guest that ends. Raises Unmet when it cannot be started, QemuEnded else."""
         self._enter(PREPARED)
-        prepared = self._prepared = await meet(PREPARED, self._prepare(), emulated=False)
+        prepared = self._prepared = await meet(PREPARED, self._prepare(), False)
         emulated = prepared.accelerator.emulated
         places = {"qemu_log": self._paths.qemu_log, "console_log": self._paths.console_log}
         self._enter(QEMU_STARTED)
@@ -179,12 +181,14 @@ class Machine:
                 (ENGINE, guest.wait_engine),
             ):
                 self._enter(requirement)
-                await meet(requirement, qemu.unless_ended(work()), emulated, **places)
+                await meet(requirement, qemu.unless_ended(work()), emulated, self._failed_tries, **places)
         except Unmet as unmet:
             if unmet.requirement is KERNEL:
+                self._failed_tries += 1
                 raise QemuEnded(str(unmet), worth_retrying=True) from unmet
             self._step("unmet", (str(unmet),))
         else:
+            self._failed_tries = 0
             self._step("ready")
         guest.watch_ports()
         while True:
