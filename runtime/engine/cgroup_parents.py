@@ -20,7 +20,7 @@ class CgroupParents:
     def __init__(self, settings: EngineSettings, store: Store) -> None:
         self._own = settings.cgroup_parent
         self._store = store
-        self._made = {path for path, _ in store.all("cgroup")}
+        self._made = store.ids("cgroup")
 
     def path_of(self, container: Container) -> str:
         """The container's cgroup, relative to the root of every hierarchy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from runtime.engine.stdio import OutputHub
 from runtime.errors import Conflict
 
 Status = Literal["created", "running", "paused", "restarting", "exited", "removing", "dead"]
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 Trigger = Literal["start", "pause", "unpause", "exit", "back off", "remove", "fail"]
 
 # The one place that says what may follow what.
@@ -75,6 +77,11 @@ class State:
     @property
     def has_process(self) -> bool:
         return self.status in ("running", "paused")
+
+    @property
+    def up_s(self) -> float:
+        """How long ago its process began, by a clock that nobody sets."""
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_time / TICKS_PER_S)
 
     @property
     def is_up(self) -> bool:

@@ -387,6 +387,7 @@ class ContainerService:
     async def _ended(self, container: Container, exit: Exit) -> None:
         state, options = container.state, container.options
         self.watches.end(container)
+        ran_s = min(max(0.0, (exit.at_ns - state.started_ns) / 1e9), state.up_s)  # the wall clock may have jumped
         state.pid, state.start_time = 0, 0
         state.exit_code, state.finished_ns = exit.code, exit.at_ns
         if isinstance(exit, UnknownExit):
@@ -400,7 +401,6 @@ class ContainerService:
         container.execs.clear()
         self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
-        ran_s = max(0.0, (exit.at_ns - state.started_ns) / 1e9)
         held = self.shutting_down or container.no_restart
         again = not held and wanted(options.restart, exit.code, state.restart_count, state.stopped_by_user)
         state.restart_count += again
@@ -503,15 +503,15 @@ class ContainerService:
 
     def load(self) -> None:
         """Read every container from the store."""
-        for id, document in self._store.all("container"):
-            try:
-                container = Container.from_document(document, self._settings.containers_dir / id)
-            except (WherryError, KeyError, TypeError) as error:
-                raise SystemFault(f"container {id} in the store cannot be read: {error}") from error
-            self._containers[id] = container
-            self._names.take(container.name, id)
+        self._containers.update(self._store.all("container", self._read))
+        for container in self._containers.values():
             self._links.add(container)
         self.mounts.load(self._containers.values())
+
+    def _read(self, id: str, document: dict[str, Any]) -> Container:
+        container = Container.from_document(document, self._settings.containers_dir / id)
+        self._names.take(container.name, id)
+        return container
 
     def still_running(self, known: list[Known]) -> list[Container]:
         """Containers whose process lives on: by the launcher's word, or by pid and start time."""
@@ -543,10 +543,11 @@ class ContainerService:
         self.mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
         self._cgroup_parents.reconcile()
         self._restore_lost_directories()
-        self._snapshots.retain(self._containers)
+        stored = self._store.ids("container") | self._containers.keys()  # also those that could not be read
+        self._snapshots.retain(stored)
         self._bundles.retain(self._containers)
         for stray in self._settings.containers_dir.iterdir():
-            if stray.name not in self._containers:
+            if stray.name not in stored:
                 self._trash.discard(stray)
 
     async def _end_strays(self) -> None:

@@ -99,8 +99,7 @@ class HealthMonitors:
 def _pause_s(container: Container, check: Healthcheck) -> float:
     """Until the next probe."""
     health = container.state.health
-    up_s = (time.time_ns() - container.state.started_ns) / 1e9
-    if health and health.status == "starting" and up_s < check.start_period_s:
+    if health and health.status == "starting" and container.state.up_s < check.start_period_s:
         return check.start_interval_s
     return check.interval_s
 
@@ -115,7 +114,7 @@ def note(container: Container, check: Healthcheck, probe: Probe) -> bool:
     if probe.exit_code == 0:
         health.failing_streak, health.status = 0, "healthy"
     else:
-        up_s = (probe.started_ns - container.state.started_ns) / 1e9
+        up_s = container.state.up_s - max(0.0, (probe.ended_ns - probe.started_ns) / 1e9)  # when it was begun
         if before != "starting" or up_s >= check.start_period_s:
             health.failing_streak += 1
             if health.failing_streak >= check.retries:

@@ -22,6 +22,10 @@ from runtime.launcher import protocol
 
 log = logging.getLogger(__name__)
 
+NO_ROOM = (
+    "too many open files: the engine has as many open as it may: end some containers or clients, or raise its limit "
+    "(LimitNOFILE= of its unit, ulimit -n)"
+)
 CONNECT_TRIES = 50
 CONNECT_PAUSE_S = 0.1
 
@@ -196,6 +200,9 @@ class LauncherLink:
                 if error.errno != errno.ECONNRESET:
                     raise
                 received = None
+            except protocol.ProtocolError as error:
+                log.error("the launcher says what nobody understands: %s", error)
+                received = None
             if received is None:
                 self.close()
                 self._on_lost()
@@ -210,6 +217,9 @@ class LauncherLink:
         if future is None or future.done():
             for fd in fds.values():  # the asker is gone
                 os.close(fd)
+            return
+        if protocol.has_lost_fds(message, fds):
+            future.set_exception(ProcessFault("engine", errno.EMFILE, NO_ROOM))
             return
         if "processes" in message:  # a long list comes in parts
             message["processes"] = self._parts.pop(message["seq"], []) + message["processes"]

@@ -75,6 +75,7 @@ class LiveProcess:
             self._finishing = asyncio.ensure_future(self._finish(exit))
 
     async def _finish(self, exit: Exit) -> None:
+        self.stdio.take_rest()
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S if self.key[1] else None):
                 await asyncio.shield(self.stdio.drained)

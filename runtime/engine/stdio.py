@@ -183,6 +183,7 @@ class Stdio:
         self._console = console
         self._outputs = {console: STDOUT} if console is not None else {fd: n for n, fd in outputs.items()}
         self._paused = False
+        self._patient = True
         self.drained: asyncio.Future[None] = self._loop.create_future()
         writable = stdin if console is None else os.dup(console)
         self.stdin = InputPipe(writable, on_stdin_finish) if writable is not None else None
@@ -208,11 +209,16 @@ class Stdio:
         stream = self._outputs[fd]
         self._sink(stream, data)
         self._hub.publish(stream, data)
-        if self._hub.congested():
+        if self._patient and self._hub.congested():
             self._paused = True
             self._hub.wait_for_slowest()
             for other in self._outputs:
                 self._loop.remove_reader(other)
+
+    def take_rest(self) -> None:
+        """The process is gone: what it left in the pipes is taken, however far behind the clients are."""
+        self._patient = False
+        self._resume()
 
     def _resume(self) -> None:
         if self._paused:

@@ -15,13 +15,14 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from runtime.engine.migrations import MIGRATIONS, SCHEMA_VERSION
-from runtime.errors import SystemFault
+from runtime.errors import SystemFault, WherryError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Kind = Literal["container", "volume", "network", "embedded", "cgroup", "build"]
 
 
@@ -160,12 +161,31 @@ class Store:
         )
 
     def get(self, kind: Kind, id: str) -> dict[str, Any] | None:
+        if (kind, id) in self._late:
+            late = self._late[kind, id]
+            return json.loads(late) if late else None
         row = self._db.execute("SELECT value FROM objects WHERE kind = ? AND id = ?", (kind, id)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def all(self, kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
+    def ids(self, kind: Kind) -> set[str]:
+        return {id for (id,) in self._db.execute("SELECT id FROM objects WHERE kind = ?", (kind,))}
+
+    def all(self, kind: Kind, read: Callable[[str, Any], T]) -> dict[str, T]:
+        """Every object of a kind by its id, as `read(id, document)` makes it.
+
+        One that cannot be read stays in the store and is left out: it must not keep the others from being served.
+        """
+        found = {}
         for id, text in self._db.execute("SELECT id, value FROM objects WHERE kind = ?", (kind,)).fetchall():
-            yield id, json.loads(text)
+            try:
+                found[id] = read(id, json.loads(text))
+            except (WherryError, KeyError, TypeError, AttributeError, ValueError) as error:
+                log.error(
+                    "%s %s cannot be read from %s (%s: %s) and is left out; its files are kept for the Wherry that "
+                    "wrote it",
+                    *(kind, id, self._path, type(error).__name__, error),
+                )
+        return found
 
     def close(self) -> None:
         if not self.write_late():

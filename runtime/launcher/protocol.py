@@ -149,6 +149,7 @@ def send(sock: socket.socket, message: Mapping[str, Any], fds: Mapping[str, int]
 def receive(sock: socket.socket) -> tuple[Message, dict[str, int]] | None:
     """Receive one message and its descriptors by name (close-on-exec, now the caller's); None at end of file.
 
+    When this process may open no more files, the message comes without any, and `has_lost_fds` says so (unix(7)).
     Raises ProtocolError for a malformed message, having closed its descriptors.
     """
     datagram, control, flags, _ = sock.recvmsg(
@@ -158,16 +159,23 @@ def receive(sock: socket.socket) -> tuple[Message, dict[str, int]] | None:
     if not datagram:
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise ProtocolError("a message longer than the protocol allows")
         message = decode(datagram)
         names = message.get("fds", [])
+        if flags & socket.MSG_CTRUNC and isinstance(names, list) and 0 < len(names) <= MAX_FDS:
+            close_all(fds)
+            return message, {}
         if not _are_names(names, len(fds)):
             raise ProtocolError(f"{len(fds)} descriptors received for the names {names}")
     except ProtocolError:
         close_all(fds)
         raise
     return message, dict(zip(names, fds, strict=True))
+
+
+def has_lost_fds(message: Message, fds: Mapping[str, int]) -> bool:
+    return bool(message.get("fds")) and not fds
 
 
 def close_all(fds: Iterable[int]) -> None:

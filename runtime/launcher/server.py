@@ -22,6 +22,11 @@ from runtime.launcher.protocol import KEEP_PREFIX, STDIO, Message
 _LIST_CHUNK = 100
 """Records in one reply to `list`: with ids of 64 characters and long bundle paths well within a datagram."""
 
+NO_ROOM = (
+    "too many open files: the launcher has as many open as it may: end some containers, or raise the limit it is "
+    "started with (LimitNOFILE= of the engine's unit, ulimit -n)"
+)
+
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 
 
@@ -73,11 +78,14 @@ class Server:
             handler = self._handlers.get(message.get("op", ""))
             if handler is None:
                 raise Refused(errno.ENOSYS, f"the launcher does not know the request {message.get('op')!r}")
+            if protocol.has_lost_fds(message, fds):
+                raise Refused(errno.EMFILE, NO_ROOM)
             handler(message, fds)
         except Refused as refusal:
             self._refuse(message.get("seq"), "launcher", refusal.errno, str(refusal))
         except OSError as error:
-            self._refuse(message.get("seq"), "launcher", error.errno or 0, f"the launcher failed: {error}")
+            sentence = NO_ROOM if error.errno == errno.EMFILE else f"the launcher failed: {error}"
+            self._refuse(message.get("seq"), "launcher", error.errno or 0, sentence)
         except _MALFORMED as error:
             self._refuse(message.get("seq"), "launcher", errno.EINVAL, f"malformed request: {error!r}")
         finally:

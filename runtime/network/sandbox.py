@@ -408,7 +408,7 @@ class SandboxPool:
         while self._wait_until_wanted():
             try:
                 sandbox = self._make()
-            except WherryError:
+            except (WherryError, OSError):
                 # Whoever takes next makes its own and gets this error in its own words; then we try again.
                 _log.warning("cannot prepare network sandboxes ahead", exc_info=True)
                 with self._changed:

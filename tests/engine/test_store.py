@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,14 @@ from runtime.engine.migrations import SCHEMA_VERSION
 from runtime.engine.store import Store
 from runtime.errors import SystemFault
 from tests.engine.conftest import NewEngine
+from tests.engine.test_containers import create
 from tests.harness import REPOSITORY
 
 SCHEMA_1 = REPOSITORY / "tests/fixtures/store_schema_1.sql"
+
+
+def raw(id: str, document: Any) -> Any:
+    return document
 
 
 def store_of(path: Path, text: str) -> Path:
@@ -98,7 +104,35 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "other.db").read_bytes()
     (tmp_path / "other.db").write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     with pytest.raises(SystemFault, match="cannot be read"):
-        list(Store(tmp_path / "other.db").all("container"))
+        Store(tmp_path / "other.db").all("container", raw)
+
+
+def test_a_damaged_record_does_not_keep_the_others_from_being_served(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    good, bad = create(engine, "true", name="good"), create(engine, "true", name="bad")
+    engine.post("/networks/create", {"Name": "town"}, expect=201)
+    engine.post("/volumes/create", {"Name": "data"}, expect=201)
+    engine.stop()
+    path = engine.data_root / "engine.db"
+    with sqlite3.connect(path) as db:
+        whole = db.execute("SELECT value, kind, id FROM objects").fetchall()
+        db.execute("UPDATE objects SET value = substr(value, 1, 100) WHERE id = ?", (bad,))
+        db.execute("UPDATE objects SET value = '[]' WHERE kind = 'volume' OR value LIKE '%\"town\"%'")
+    db.close()
+    engine.restart()
+    assert [container["Id"] for container in engine.get("/containers/json?all=1")] == [good]
+    assert engine.get('/networks?filters={"name":["town"]}') == []
+    assert [volume["Name"] for volume in engine.get("/volumes")["Volumes"]] == ["data"]  # as its directory has it
+    assert f"container {bad} cannot be read" in engine.log()
+    assert engine.post(f"/containers/{good}/start") is None
+    engine.stop()
+    with sqlite3.connect(path) as db:  # mended
+        db.executemany("UPDATE objects SET value = ? WHERE kind = ? AND id = ?", whole)
+    db.close()
+    engine.restart()
+    engine.post("/containers/bad/start")
+    for path in ("/containers/good", "/containers/bad?force=1", "/networks/town", "/volumes/data"):
+        assert engine.request("DELETE", path)[0] == 204
 
 
 def test_what_is_put_stays(tmp_path: Path) -> None:
@@ -107,7 +141,7 @@ def test_what_is_put_stays(tmp_path: Path) -> None:
     store.put("volume", "a", {"n": 2})
     store.close()
     store = Store(tmp_path / "engine.db")
-    assert list(store.all("volume")) == [("a", {"n": 2})]
+    assert store.all("volume", raw) == {"a": {"n": 2}}
     assert store.note("volume", "a", None)
     assert store.get("volume", "a") is None
     store.close()
@@ -130,7 +164,7 @@ def test_what_a_disk_refuses_is_written_later(tmp_path: Path, caplog: pytest.Log
         store.put("volume", "b", {})
     store._db.execute("PRAGMA query_only=0")
     store.put("volume", "c", {})
-    assert dict(store.all("volume")) == {"a": {"n": 3}, "c": {}}
+    assert store.all("volume", raw) == {"a": {"n": 3}, "c": {}}
     assert store.write_late()
     store.close()
     assert "what happens until then is kept in memory" in caplog.text

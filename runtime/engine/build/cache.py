@@ -60,7 +60,11 @@ class Hit:
 
 def held_by_cache(store: Store) -> list[str]:
     """What an image store has to hold from its beginning on."""
-    return [held for _, document in store.all("build") for held in CacheEntry(**document).digests]
+    return [held for entry in store.all("build", _read).values() for held in entry.digests]
+
+
+def _read(key: str, document: dict[str, Any]) -> CacheEntry:
+    return CacheEntry(**document)
 
 
 def key_of(*parts: object) -> str:
@@ -119,8 +123,7 @@ class BuildCache:
 
     def all(self) -> list[tuple[str, CacheEntry]]:
         """The latest used first."""
-        entries = [(key, CacheEntry(**document)) for key, document in self._store.all("build")]
-        return sorted(entries, key=lambda item: -item[1].used_ns)
+        return sorted(self._store.all("build", _read).items(), key=lambda item: -item[1].used_ns)
 
     def prune(self, wanted: Callable[[str, CacheEntry], bool], keep_bytes: int) -> tuple[list[str], int]:
         """Remove the wanted, the least used lately first, down to `keep_bytes` in all; keys and bytes freed."""

@@ -19,9 +19,7 @@ class Catalogue:
     def __init__(self, settings: EngineSettings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        self._networks: dict[str, Network] = {}
-        for id, document in store.all("network"):
-            self._networks[id] = Network.from_document(id, document)
+        self._networks: dict[str, Network] = store.all("network", Network.from_document)
         for name, driver in PREDEFINED.items():
             if not any(network.name == name for network in self):
                 self.add(self._predefined(name, driver))

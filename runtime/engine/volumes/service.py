@@ -48,9 +48,7 @@ class VolumeService:
         self._trash = trash
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._filling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._volumes = {
-            name: Volume.from_document(name, root / name, document) for name, document in store.all("volume")
-        }
+        self._volumes = store.all("volume", lambda name, document: Volume.from_document(name, root / name, document))
 
     def all(self) -> list[Volume]:
         return list(self._volumes.values())
@@ -237,7 +235,7 @@ class VolumeService:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             volume = Volume(name, directory / "_data", directory.stat().st_mtime_ns)
         log.info("volume %s was on disk and not in the store: it is listed again", name)
-        self._store.put("volume", name, volume.to_document())
+        self._store.note("volume", name, volume.to_document())
         self._volumes[name] = volume
 
 
