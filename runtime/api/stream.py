@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
 import struct
+import termios
 from collections.abc import AsyncIterable
 from operator import add
 from typing import Protocol
@@ -134,6 +136,24 @@ async def until_hung_up(writer: asyncio.StreamWriter) -> None:
             await hung_up.wait()
         finally:
             loop.remove_reader(watch.fileno())
+
+
+HEAD_PATIENCE_S = 0.2
+
+
+async def until_taken(writer: asyncio.StreamWriter) -> None:
+    """Until the client has read the answer's head, or a moment has passed.
+
+    docker-py reads the stream beside the buffer it read the head with, and loses what came along with the head.
+    """
+    sock = writer.get_extra_info("socket")
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + HEAD_PATIENCE_S
+    while loop.time() < deadline:
+        (untaken,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))  # unix(7), tcp(7)
+        if not untaken:
+            return
+        await asyncio.sleep(0.001)
 
 
 async def send_output(

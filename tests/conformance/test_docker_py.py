@@ -60,6 +60,27 @@ def test_events(client: docker.DockerClient) -> None:
     assert seen[0] == "create" and "die" in seen
 
 
+def test_attaching_to_what_was_said(client: docker.DockerClient) -> None:
+    """docker-py loses what arrives together with the answer's head."""
+    container = client.containers.run("busybox", "echo hello", detach=True)
+    container.wait()
+    for _ in range(10):
+        assert client.api.attach(container.id, stream=False, logs=True) == b"hello\n"
+
+
+def test_a_name_server_for_one_who_left_and_came_back(client: docker.DockerClient) -> None:
+    network = client.networks.create("tide")
+    try:
+        container = client.containers.run("busybox", "sleep 60", name="gull", network="tide", detach=True)
+        network.disconnect(container)
+        network.connect(container, aliases=["heron"])
+        code, output = container.exec_run("nslookup heron 127.0.0.11")
+        assert code == 0, output
+        container.remove(force=True)
+    finally:
+        network.remove()
+
+
 def test_an_exec_started_without_its_terminal_is_framed(client: docker.DockerClient) -> None:
     """What Tty says at the start counts for the stream, as in moby: the client reads frames unless it asked not to."""
     container = client.containers.run("busybox", "sleep 60", detach=True)

@@ -390,7 +390,8 @@ class NetworkService:
             self._resolution.detach(member.container.id)
             member.resolver_address = None
         elif member.named:
-            await self._resolution.attach(member, sandbox.fd)
+            # It runs, and may have had a name server on a network it left: then its rules are still there.
+            await self._resolution.attach(member, sandbox.fd, known=True)
             member.resolver_address = RESOLVER_ADDRESS
         resolv_conf = self._bundles_dir / member.container.id / "resolv.conf"
         files.change_resolver(resolv_conf, member.container.options, before, member.resolver_address)
