@@ -13,7 +13,7 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -117,6 +117,17 @@ class Context:
         self._put(_path_of(path), ContextFile("file", mode, mtime_ns, len(data), self._size, digest))
         self._spool.seek(0, os.SEEK_END)
         self._size += len(data)
+
+    def add_stream(self, path: str, chunks: Iterable[bytes], mode: int, mtime_ns: int) -> None:
+        """As `add`, for what is too large to hold. Blocks."""
+        digest = hashlib.sha256()
+        start = self._size
+        for chunk in chunks:
+            digest.update(chunk)
+            os.pwrite(self.spool_fd, chunk, self._size)
+            self._size += len(chunk)
+        self._spool.seek(0, os.SEEK_END)
+        self._put(_path_of(path), ContextFile("file", mode, mtime_ns, self._size - start, start, digest.digest()))
 
     def remove(self, path: str) -> None:
         """Nothing if there is no such file."""

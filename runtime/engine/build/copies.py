@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runtime.content.compression import decompressed
@@ -16,16 +17,16 @@ from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
 from runtime.dockerfile.ignore import Matcher
 from runtime.dockerfile.model import Add, Copy, Heredoc
 from runtime.dockerfile.permissions import parse_chmod
-from runtime.engine.build import trees
+from runtime.dockerfile.sources import Kind, check_checksum, classify
+from runtime.engine.build import remote, trees
 from runtime.engine.build.cache import Recent
+from runtime.engine.build.context import Context
 from runtime.engine.build.copying import ChangeMode, Placement, copy, unpack
 from runtime.engine.build.files import ContextFiles, Files, Item, Keep, MemoryFiles, TreeFiles, digest_of, select
 from runtime.errors import InvalidParameter, NotFound, NotSupported
 
 if TYPE_CHECKING:
     from runtime.engine.build.stage import StageBuild
-
-_REMOTE = ("http://", "https://", "git://", "git@", "ssh://")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,21 @@ class _Selection:
 async def perform(stage: StageBuild, instruction: Copy | Add) -> None:
     """Raises InvalidParameter in the words of Docker, NotFound, OSError."""
     name = "ADD" if isinstance(instruction, Add) else "COPY"
-    _check(instruction, name)
+    elsewhere = [source for source in instruction.sources if classify(source)[0] is not Kind.LOCAL]
+    if elsewhere and name == "COPY":
+        raise InvalidParameter("COPY failed: source can't be a URL for COPY")
+    if isinstance(instruction, Add) and instruction.checksum:
+        if len(instruction.sources) != 1:
+            raise InvalidParameter("checksum can only be specified for a single source")
+        check_checksum(instruction.checksum, instruction.sources[0])
+    with ExitStack() as fetched:
+        places = [await _fetch(stage, instruction, source, fetched) for source in elsewhere]
+        await _perform(stage, instruction, name, places)
+
+
+async def _perform(
+    stage: StageBuild, instruction: Copy | Add, name: str, fetched: Sequence[tuple[Context, Item]]
+) -> None:
     keep = _keeping(instruction.exclude)
     parents = instruction.parents if isinstance(instruction, Copy) else False
     tree = await _tree(stage, instruction.from_) if isinstance(instruction, Copy) and instruction.from_ else None
@@ -45,7 +60,8 @@ async def perform(stage: StageBuild, instruction: Copy | Add) -> None:
     made = MemoryFiles({one.name: one.content.encode() for one in instruction.heredocs})
     count = len(instruction.sources) + len(instruction.heredocs)
     try:
-        chosen = await _select(stage, tree, instruction, parents, keep)
+        local = tuple(source for source in instruction.sources if classify(source)[0] is Kind.LOCAL)
+        chosen = await _select(stage, tree, replace(instruction, sources=local), parents, keep)
     except NotFound as error:
         raise _missing(stage, name, error, tree is None) from None
     if max(len(chosen.items), count) > 1 and not destination.endswith("/"):
@@ -55,35 +71,55 @@ async def perform(stage: StageBuild, instruction: Copy | Add) -> None:
     inline = _inline(made, instruction.heredocs)
     owner_text = f"--chown={instruction.chown} " if instruction.chown else ""
     mode_text = f"--chmod={instruction.chmod} " if instruction.chmod else ""
-    digests = ",".join(filter(None, (chosen.digest, inline.digest)))
+    downloads = [digest_of(ContextFiles(context), [item], keep) for context, item in fetched]
+    digests = ",".join(filter(None, (chosen.digest, inline.digest, *downloads)))
     created_by = stage.nop(f"{name} {owner_text}{mode_text}{digests} in {destination} ")
     owner = _owner(stage, instruction.chown)
     change_mode = _change_mode(instruction.chmod)
     placement = Placement(destination, owner, change_mode, stage.job.latest_mtime_ns)
     unpacks = isinstance(instruction, Add) and instruction.unpack is not False
+    unpacks_downloads = isinstance(instruction, Add) and bool(instruction.unpack)
 
     async def make() -> NewLayer | None:
         async with stage.job.runner.snapshot(stage.state.chain_ids) as (_, rootfs):
 
             def work(roots: list[int]) -> None:
                 files: Files = TreeFiles(roots[1]) if tree else ContextFiles(stage.job.context)
-                items = [item for item in chosen.items if not (unpacks and _unpack(stage, roots[0], item, placement))]
+                context = stage.job.context
+                items = [item for item in chosen.items if not (unpacks and _unpack(context, roots[0], item, placement))]
                 groups = [(files, items), (made, inline.items)]
+                for source, item in fetched:
+                    if not (unpacks_downloads and _unpack(source, roots[0], item, placement)):
+                        groups.append((ContextFiles(source), [item]))
                 copy(roots[0], groups, placement, keep)
 
             await trees.visit([rootfs, tree] if tree else [rootfs], stage.job.place, work)
             return await stage.take_layer(rootfs)
 
-    inputs = [owner, unpacks, parents, [item.kept_parents for item in chosen.items]]
+    inputs = [owner, unpacks, unpacks_downloads, parents, [item.kept_parents for item in chosen.items]]
     await stage.commit(created_by, stage.state.image_id, inputs, make)
 
 
-def _check(instruction: Copy | Add, name: str) -> None:
-    for source in instruction.sources:
-        if source.startswith(_REMOTE):
-            if name == "COPY":
-                raise InvalidParameter("COPY failed: source can't be a URL for COPY")
-            raise NotSupported(f"ADD {source}: this version of Wherry adds files of the context only: use RUN and curl")
+async def _fetch(stage: StageBuild, instruction: Copy | Add, source: str, opened: ExitStack) -> tuple[Context, Item]:
+    """A URL or repository of ADD. Raises what `remote` does, InvalidParameter for another checksum."""
+    context = opened.enter_context(Context(stage.job.directory))
+    checksum = instruction.checksum if isinstance(instruction, Add) else ""
+    keep_git_dir = instruction.keep_git_dir if isinstance(instruction, Add) else None
+    _, git = classify(source)
+    if git is not None:
+        await remote.clone(
+            replace(git, keep_git_dir=keep_git_dir, checksum=checksum or git.checksum), context, stage.job.directory
+        )
+        return context, Item("", "", True)
+    name = "" if instruction.destination.endswith("/") else posixpath.basename(instruction.destination) or ""
+    await stage.part.say(f"Downloading {source}\n")
+    name, _ = await remote.download(source, context, name)
+    found = f"sha256:{context.files[name].digest.hex()}"
+    if checksum and checksum.startswith("sha256:") and checksum != found:
+        raise InvalidParameter(f"digest mismatch {found}: {checksum}")
+    if checksum and not checksum.startswith("sha256:"):
+        raise NotSupported(f"ADD --checksum={checksum}: this version of Wherry verifies sha256 only")
+    return context, Item(name, name, False)
 
 
 def _keeping(exclude: Sequence[str]) -> Keep:
@@ -162,11 +198,10 @@ def _change_mode(chmod: str) -> ChangeMode | None:
     return lambda before, is_directory: mode.apply(before, is_directory=is_directory)
 
 
-def _unpack(stage: StageBuild, root_fd: int, item: Item, placement: Placement) -> bool:
+def _unpack(context: Context, root_fd: int, item: Item, placement: Placement) -> bool:
     """Whether it was an archive, and is unpacked now."""
     if item.is_directory:
         return False
-    context = stage.job.context
     file = context.files[item.path]
     try:
         plain, _ = decompressed(context.open(file))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import posixpath
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.content.compression import Readable
@@ -18,7 +19,9 @@ from runtime.dockerfile.ignore import Matcher, parse_file
 from runtime.dockerfile.model import BuildPlan, Dockerfile
 from runtime.dockerfile.parser import parse
 from runtime.dockerfile.platform_args import global_args
+from runtime.dockerfile.sources import Kind, classify_context
 from runtime.dockerfile.stages import plan
+from runtime.engine.build import remote
 from runtime.engine.build.arguments import SOURCE_DATE_EPOCH, BuildArguments
 from runtime.engine.build.build import Build
 from runtime.engine.build.cache import BuildCache, CacheEntry
@@ -79,7 +82,15 @@ class BuildService:
         """
         references = [parse_reference(tag) for tag in request.tags]
         with Context(self._directory) as context:
-            await asyncio.to_thread(context.receive, body)
+            if request.remote:
+                kind, git = classify_context(request.remote)
+                if kind is Kind.LOCAL:
+                    raise InvalidParameter(f'unable to prepare context: remote context "{request.remote}" is no URL')
+                only = await remote.fill(context, request.remote, git, self._directory)
+                if only is not None:
+                    request = replace(request, dockerfile_text=only)
+            else:
+                await asyncio.to_thread(context.receive, body)
             text = _dockerfile_text(request, context)
             dockerfile = parse(text)
             arguments = BuildArguments(request.build_args, _platform_arguments(request))
@@ -101,6 +112,7 @@ class BuildService:
                     finder,
                     mounts,
                     place,
+                    self._directory,
                     _epoch(arguments),
                     _count(dockerfile, steps, request),
                     self._cache_images(request),

@@ -69,6 +69,7 @@ class Job:
     finder: FindsImages
     mounts: Provider
     place: Path  # an empty directory, to mount on
+    directory: Path  # for large things that go with the build
     epoch_s: int | None
     total_steps: int
     cache_images: list[Image] = field(default_factory=list)
