@@ -42,6 +42,8 @@ COMMANDS = {
     "login": "Log in to a registry",
     "logout": "Log out from a registry",
     "inspect": "Show everything about containers or images",
+    "build": "Build an image from a Dockerfile",
+    "builder": "Look after the build cache",
     "compose": "Run Docker Compose on the engine",
     "gui": "Open the window",
     "doctor": "Look for what keeps Wherry from working here",

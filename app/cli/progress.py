@@ -15,7 +15,7 @@ _BAR_WIDTH = 30
 _CLEAR_LINE = "\r\x1b[K"
 
 
-class _Line:
+class StatusLine:
     """A line at the bottom of the terminal that is rewritten, and gone in the end."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Activity:
     """A spinner with the name of what is being done; as plain lines where there is no terminal."""
 
     def __init__(self) -> None:
-        self._line = _Line()
+        self._line = StatusLine()
         self._text = ""
         self._done = threading.Event()
         self._began_s = time.monotonic()
@@ -77,7 +77,7 @@ class ByteBar:
     """How much of an upload is done. `total_bytes` is None when nobody knows."""
 
     def __init__(self, title: str, total_bytes: int | None) -> None:
-        self._line = _Line()
+        self._line = StatusLine()
         self._title = title
         self._total_bytes = total_bytes
         self._done_bytes = 0

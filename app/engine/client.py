@@ -5,7 +5,7 @@ safe to use from several threads at once; `close()` ends all that it still has o
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -241,6 +241,28 @@ class EngineClient:
         """A tar archive, read with `read_some`."""
         query = {"names": ",".join(references)}
         return self._transport.open("GET", "/images/get", query, patient=True)
+
+    def build_image(
+        self, query: str, context: Iterable[bytes] | None, headers: Mapping[str, str]
+    ) -> JsonStream[dict[str, Any]]:
+        """`query` is that of /build; without a context it names a remote one. The messages as they come."""
+        headers = {"Content-Type": "application/x-tar", **headers}
+        response = self._transport.open("POST", f"/build?{query}", None, context, headers, patient=True)
+        return JsonStream(response, dict)
+
+    def prune_builds(self, all: bool, keep_bytes: int) -> tuple[list[str], int]:
+        """Empty the build cache; what was removed, and the bytes freed."""
+        answer = self._transport.json("POST", "/build/prune", {"all": all, "keep-storage": keep_bytes}, patient=True)
+        return list(answer["CachesDeleted"] or ()), int(answer["SpaceReclaimed"])
+
+    def export_container(self, name: str) -> Iterator[bytes]:
+        """A container's files, as a tar in pieces."""
+        response = self._transport.open("GET", f"/containers/{segment(name)}/export", patient=True)
+        try:
+            while data := response.read_some():
+                yield data
+        finally:
+            response.close()
 
     def tag_image(self, reference: str, repository: str, tag: str) -> None:
         self._transport.json("POST", f"/images/{segment(reference)}/tag", {"repo": repository, "tag": tag})

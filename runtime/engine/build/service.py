@@ -14,8 +14,7 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
-from runtime.dockerfile.ignore import FILE_NAME as IGNORE_FILE
-from runtime.dockerfile.ignore import Matcher, parse_file
+from runtime.dockerfile.ignore import Matcher, file_names, parse_file
 from runtime.dockerfile.model import BuildPlan, Dockerfile
 from runtime.dockerfile.parser import parse
 from runtime.dockerfile.platform_args import global_args
@@ -226,11 +225,12 @@ def _dockerfile_text(request: BuildRequest, context: Context) -> bytes:
 
 def _leave_out(context: Context, dockerfile: str) -> None:
     """Clients send the Dockerfile and .dockerignore whatever .dockerignore says: what it leaves out is not copied."""
-    ignore = context.files.get(IGNORE_FILE)
-    if ignore is None or ignore.kind != "file":
+    names = file_names(dockerfile)
+    ignore = next((file for name in names if (file := context.files.get(name)) and file.kind == "file"), None)
+    if ignore is None:
         return
     matcher = Matcher(parse_file(context.read(ignore)))
-    for path in (dockerfile, IGNORE_FILE):
+    for path in (dockerfile, *names):
         if matcher.ignores(path):
             context.remove(path)
 
