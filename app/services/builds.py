@@ -82,6 +82,28 @@ def start(client: EngineClient, options: BuildOptions, on_bytes: OnBytes) -> Jso
     return client.build_image(urlencode(query), pieces, headers)
 
 
+def check(options: BuildOptions) -> tuple[str, bool]:
+    """What the linter says of the Dockerfile, and whether a build may go on. Raises UserError."""
+    from runtime.dockerfile.lint import lint, report_text, violation
+
+    if is_remote(options.context):
+        raise UserError("--check reads Dockerfiles of this computer only.")
+    top = None if options.context == "-" else Path(options.context)
+    path = Path(options.dockerfile) if options.dockerfile else (top or Path()) / "Dockerfile"
+    try:
+        text = options.dockerfile_text if options.dockerfile_text is not None else path.read_bytes()
+    except OSError as failed:
+        raise UserError(f"the Dockerfile {path} cannot be read: {failed.strerror}.") from failed
+    source = text.decode("utf-8", "replace")
+    given = {name: value for name, value in options.build_args.items() if value is not None}
+    try:
+        findings = lint(source, build_args=given, ignore=_matcher(top, path.name) if top else None)
+        refused = violation(source, findings, given)
+    except InvalidParameter as error:
+        raise UserError(f"{error}.") from None
+    return "\n".join(filter(None, (report_text(source, findings, path.name), refused))), not findings
+
+
 # --- the context
 
 

@@ -58,3 +58,11 @@ def test_the_cache_is_emptied(wherry: Wherry) -> None:
     pruned = wherry("builder", "prune", "-a", "-f")
     assert pruned.returncode == 0, pruned.stderr
     assert "Total reclaimed space" in pruned.stdout
+
+
+def test_a_dockerfile_is_checked(wherry: Wherry) -> None:
+    found = wherry("build", "--check", "-", stdin=b"FROM busybox as made\nMAINTAINER me\n")
+    assert found.returncode == 1
+    assert "FromAsCasing" in found.stdout and "MaintainerDeprecated" in found.stdout
+    clean = wherry("build", "--check", "-", stdin=b"FROM busybox\nRUN true\n")
+    assert (clean.returncode, clean.stdout) == (0, "Check complete, no warnings found.\n")

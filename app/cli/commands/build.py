@@ -35,6 +35,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=NAME]")
     parser.add_argument("-o", "--output", metavar="DEST", help="the image's files: DIR, or type=local|tar,dest=PATH")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image's id only")
+    parser.add_argument("--check", action="store_true", help="look for mistakes in the Dockerfile, and build nothing")
     parser.add_argument("--progress", choices=("auto", "plain"), default="auto")
     parser.add_argument("--iidfile", type=Path, metavar="FILE", help="write the image's id there")
     parser.add_argument("--metadata-file", type=Path, metavar="FILE", help="write what was built there, as JSON")
@@ -42,6 +43,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(context: Context, arguments: Namespace) -> int:
     options = _options(arguments)
+    if arguments.check:
+        report, clean = builds.check(options)
+        sys.stdout.write(f"{report}\n")
+        return 0 if clean else 1
     output = builds.parse_output(arguments.output) if arguments.output else None
     if arguments.iidfile:
         arguments.iidfile.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ from runtime.engine.events import Event, EventBus
 from runtime.engine.platforms import check_platform
 from runtime.engine.settings import EngineSettings
 from runtime.errors import InvalidParameter, NotFound, WherryError
-from runtime.oci.image import Platform, parse_platform, platform_of_host
+from runtime.oci.image import Platform, parse_platform, platform_of_host, platform_text
 from runtime.oci.reference import Reference
 from runtime.oci.reference import parse as parse_reference
 
@@ -238,11 +238,7 @@ def _leave_out(context: Context, dockerfile: str) -> None:
 def _platform_arguments(request: BuildRequest) -> dict[str, str]:
     host = platform_of_host()
     target = parse_platform(request.platform) if request.platform else host
-    return global_args(_written(host), _written(target), request.target)
-
-
-def _written(platform: Platform) -> str:
-    return "/".join(filter(None, (platform["os"], platform["architecture"], platform.get("variant", ""))))
+    return global_args(platform_text(host), platform_text(target), request.target)
 
 
 def _epoch(arguments: BuildArguments) -> int | None:
