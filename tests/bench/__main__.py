@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.bench.build import builds
 from tests.bench.crowds import hundred, thousand
 from tests.bench.lives import api_lives, cli_lives, execs
 from tests.bench.machine import machine
@@ -21,6 +22,7 @@ ROWS: dict[str, Callable[[Sequence[Peer], Path, int], None]] = {
     "lives": api_lives,
     "cli": cli_lives,
     "exec": execs,
+    "builds": builds,
     "hundred": hundred,
     "logs": logs,
     "ports": ports,

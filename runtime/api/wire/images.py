@@ -129,7 +129,7 @@ def _config(image: Image, api_version: Version) -> dict[str, Any]:
     settings: dict[str, Any] = dict(image.config.get("config") or {})
     if api_version < OCI_CONFIG_SINCE:
         settings = {**_LEGACY_CONFIG, **settings}
-    return settings
+    return {"OnBuild": None, **settings}  # clients read it without looking whether it is there
 
 
 def _graph_data(directories: Sequence[Path]) -> dict[str, str] | None:

@@ -195,7 +195,13 @@ class StageBuild:
         if not request.cache_from:
             return self.job.cache.find(key, self.job.ingest)
         found = find_in_images(self.job.cache_images, self.state.history, created_by)
-        return None if found is None else Hit(key, *found)
+        if found is None:
+            return None
+        if (layer := found[1]) and not (
+            self.job.ingest.has_layer(layer.chain_id) and self.job.ingest.has_blob(layer.descriptor["digest"])
+        ):
+            return None  # the image has been removed meanwhile
+        return Hit(key, *found)
 
     async def take_layer(self, rootfs: OverlayRootfs, mount_targets: Sequence[str] = ()) -> NewLayer | None:
         """The changes as a layer, None if there are none."""
