@@ -246,10 +246,16 @@ class _Connection:
     async def body(self, timeout_s: float | None = None) -> AsyncIterator[bytes]:
         """Raises InvalidParameter for a body that is not what its headers say, Cancelled when it breaks off."""
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        arrived: list[
+            bytes
+        ] = []  # clients cut archives into pieces of a few hundred bytes: what is here goes on at once
         while self._h11.their_state is h11.SEND_BODY:
             try:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
+                    if arrived:
+                        yield b"".join(arrived)
+                        arrived = []
                     async with asyncio.timeout_at(deadline):
                         event = await self._next_event()
             except h11.RemoteProtocolError as error:
@@ -259,9 +265,11 @@ class _Connection:
             except ConnectionError:
                 raise Cancelled("the client went away in the middle of the request's body") from None
             if isinstance(event, h11.Data):
-                yield bytes(event.data)
+                arrived.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
-                return
+                break
+        if arrived:
+            yield b"".join(arrived)
 
     async def hijack(self, head: bytes) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
         async for _ in self.body():
