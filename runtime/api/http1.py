@@ -371,7 +371,7 @@ class _Connection:
     def _half_closed(self) -> bool:
         """The client has shut down only its sending side; over TCP that looks like going away (unix_poll in Linux)."""
         sock = self._writer.get_extra_info("socket")
-        if sock is None or sock.family != socket.AF_UNIX:
+        if sock is None or sock.family != socket.AF_UNIX or sock.fileno() < 0:  # -1: closed, for a write has failed
             return False
         poll = select.poll()
         poll.register(sock.fileno(), 0)
