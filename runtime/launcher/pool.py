@@ -20,7 +20,8 @@ SIZE = 2
 """Each is some 2 MB of memory; a burst of starts goes on from nothing."""
 
 PAUSE_S = 0.003
-"""Making one keeps the launcher for milliseconds: not while a program is about to end."""
+PAUSE_AFTER_START_S = 0.02
+"""Making one keeps the launcher for milliseconds: not while a program that was just started is about to end."""
 
 
 class ReadyInits:
@@ -61,9 +62,9 @@ class ReadyInits:
                 return child
         return None
 
-    def refill(self) -> None:
-        """Make others in place of those taken. To be called when a start is over: none is made during one."""
-        self._loop.call_when_idle(PAUSE_S, self._make)
+    def refill(self, pause_s: float) -> None:
+        """Make others in place of those taken, once nothing has happened for so long; not during a start."""
+        self._loop.call_when_idle(pause_s, self._make)
 
     def close(self) -> None:
         """End them all, and forget what to make. Nothing is to be started after that."""
@@ -83,7 +84,7 @@ class ReadyInits:
             child = prepare(self._template, self._example, self._stage, self._facts)
             self._ready.append(child)
             self._loop.add(child.pidfd, lambda: self._died(child))
-            self.refill()
+            self.refill(PAUSE_S)
 
     def _take(self) -> Child:
         child = self._ready.pop(0)
@@ -91,7 +92,7 @@ class ReadyInits:
         return child
 
     def _died(self, child: Child) -> None:
-        # Not made again before the next start: what killed it may well kill the next.
+        # Not made again before something starts or ends: what killed it may well kill the next.
         self._ready.remove(child)
         self._loop.remove(child.pidfd)
         _end(child)

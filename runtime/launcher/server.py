@@ -16,7 +16,7 @@ from runtime.launcher.children import Children, Process
 from runtime.launcher.connection import Connection
 from runtime.launcher.fdstore import FdStore, Key
 from runtime.launcher.loop import Loop
-from runtime.launcher.pool import ReadyInits
+from runtime.launcher.pool import PAUSE_AFTER_START_S, PAUSE_S, ReadyInits
 from runtime.launcher.protocol import KEEP_PREFIX, STDIO, Message
 
 _LIST_CHUNK = 100
@@ -183,6 +183,7 @@ class Server:
         if not self._children.forget(key):
             raise Refused(errno.ENOENT, f"the launcher knows no exited process {key[1] or key[0]}")
         self._reply(message["seq"], {})
+        self._refill(PAUSE_S)
 
     def _drop(self, message: Message, fds: dict[str, int]) -> None:
         self._store.drop(_key(message), message["names"])
@@ -200,11 +201,11 @@ class Server:
 
     def _started(self, process: Process) -> None:
         self._answer_start(process)
-        self._refill()
+        self._refill(PAUSE_AFTER_START_S)
 
-    def _refill(self) -> None:
-        if self._ready:
-            self._ready.refill()
+    def _refill(self, pause_s: float) -> None:
+        if self._ready and not self._asked:
+            self._ready.refill(pause_s)
 
     def _answer_start(self, process: Process) -> None:
         asked = self._asked.pop(process.key, None)
@@ -221,7 +222,7 @@ class Server:
         asked = self._asked.pop(process.key, None)
         if asked is not None and process.failure is not None:
             self._refuse(asked[1], *process.failure)
-        self._refill()
+        self._refill(PAUSE_S)
 
     def _exited(self, process: Process) -> None:
         if self._connection is not None:
