@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.bench.build import builds
 from tests.bench.crowds import hundred, thousand
+from tests.bench.images import images
 from tests.bench.lives import api_lives, cli_lives, execs
 from tests.bench.machine import machine
 from tests.bench.peers import Peer, peers
@@ -28,15 +29,16 @@ ROWS: dict[str, Callable[[Sequence[Peer], Path, int], None]] = {
     "ports": ports,
     "published": published,
     "thousand": thousand,
+    "images": images,
     "machine": machine,
 }
-NOT_BY_DEFAULT = ("thousand", "machine")
+NOT_BY_DEFAULT = ("thousand", "images", "machine")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)} (default: all but the last two)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)} (default: all but the last three)")
     arguments = parser.parse_args()
     rows = arguments.rows or [row for row in ROWS if row not in NOT_BY_DEFAULT]
     if unknown := set(rows) - set(ROWS):

@@ -17,7 +17,7 @@ from typing import Any
 from tests.fakes.images import busybox_image_tar
 from tests.harness import RunningEngine, UnixConnection
 
-NETNS = "wherry-bench"
+NETNS = f"wherry-bench-{os.getpid()}"  # several may run
 
 
 class Api:
