@@ -76,7 +76,9 @@ def _elsewhere(root: Path, peers: Sequence[Peer]) -> Iterator[None]:
         for peer in peers:
             if peer.netns:
                 prefix = ["nsenter", f"--net=/run/netns/{peer.netns}"]
-                process = subprocess.Popen([*prefix, "docker-registry", "serve", str(root / "config.yml")])
+                process = subprocess.Popen(
+                    [*prefix, "docker-registry", "serve", str(root / "config.yml")], stderr=subprocess.DEVNULL
+                )
                 stack.callback(process.wait)
                 stack.callback(process.terminate)
                 address = next(line.split()[1] for line in (root / "config.yml").open() if "addr:" in line)
