@@ -115,7 +115,7 @@ def _secret(entry: str) -> tuple[str, bytes]:
     if not source:
         variable = variable or id
         if variable in os.environ:
-            return id, os.environb[os.fsencode(variable)]
+            return id, os.environ[variable].encode("utf-8", "surrogateescape")
         source = id
     try:
         return id, Path(source).read_bytes()
