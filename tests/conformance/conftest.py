@@ -1,5 +1,5 @@
 """The engine tier's engine, for clients that nobody here wrote."""
 
-from tests.engine.conftest import _no_containers_left, busybox_archive, engine, new_engine
+from tests.engine.conftest import _no_containers_left, busybox_archive, engine, new_engine, nothing_built_stays
 
-__all__ = ["_no_containers_left", "busybox_archive", "engine", "new_engine"]
+__all__ = ["_no_containers_left", "busybox_archive", "engine", "new_engine", "nothing_built_stays"]

@@ -11,6 +11,8 @@ import pytest
 
 from tests.harness import RunningEngine
 
+pytestmark = pytest.mark.usefixtures("nothing_built_stays")
+
 Build = Callable[..., "CompletedProcess[bytes]"]
 
 

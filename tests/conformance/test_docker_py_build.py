@@ -14,7 +14,10 @@ from docker.errors import APIError, BuildError, ImageNotFound
 from tests.harness import RunningEngine
 
 # docker-py leaves the connection of a stream it was refused to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("nothing_built_stays"),
+]
 
 
 @pytest.fixture

@@ -51,3 +51,14 @@ def _no_containers_left(request: pytest.FixtureRequest) -> Iterator[None]:
         running: RunningEngine = request.getfixturevalue("engine")
         for container in running.get("/containers/json?all=1"):
             running.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+
+
+@pytest.fixture(scope="module")
+def nothing_built_stays(engine: RunningEngine) -> Iterator[None]:
+    """Other modules share the engine, and count its images and its cache."""
+    before = {image["Id"] for image in engine.get("/images/json?all=1")}
+    yield
+    for image in engine.get("/images/json?all=1"):
+        if image["Id"] not in before:
+            engine.request("DELETE", f"/images/{image['Id']}?force=1")
+    engine.post("/build/prune?all=1", expect=200)

@@ -24,6 +24,8 @@ import pytest
 from tests.engine.conftest import NewEngine
 from tests.harness import RunningEngine, UnixConnection
 
+pytestmark = pytest.mark.usefixtures("nothing_built_stays")
+
 
 def context(dockerfile: str, files: Mapping[str, bytes] | None = None) -> bytes:
     body = io.BytesIO()
