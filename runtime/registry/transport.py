@@ -234,7 +234,8 @@ def _session(endpoint: Endpoint) -> requests.Session:
     session.headers["User-Agent"] = CLIENT_ID
     session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are
     session.verify = endpoint.verify
-    session.mount("https://", _Https(endpoint))
+    if endpoint.url.startswith("https:"):  # reading the authorities takes longer than a question
+        session.mount("https://", _Https(endpoint))
     session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS_MAX))
     return session
 
