@@ -26,9 +26,10 @@ def started(engine: RunningEngine, **config: Any) -> str:
 
 
 def test_from_starting_to_healthy_to_unhealthy(engine: RunningEngine) -> None:
+    waiting = started(engine, **check("CMD", "true", Interval=3600_000_000_000))
+    assert state(engine, waiting)["Health"]["Status"] == "starting"
+    assert status_text(engine, waiting).endswith("(health: starting)")
     id = started(engine, **check("CMD-SHELL", "cat /verdict; test ! -e /verdict"))
-    assert state(engine, id)["Health"]["Status"] == "starting"
-    assert status_text(engine, id).endswith("(health: starting)")
     wait_for_action(engine, id, "health_status: healthy")
     assert status_text(engine, id).endswith("(healthy)")
     body = {"Cmd": ["sh", "-c", "echo sick > /verdict"]}

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+from tests.engine.conftest import EMBEDDED_IMAGES
 from tests.engine.test_containers import create
 from tests.fakes.images import docker_archive, file, tar_of
 from tests.harness import RunningEngine
 
 SWARM = [("GET", "/swarm"), ("GET", "/nodes"), ("GET", "/services"), ("POST", "/services/create"), ("GET", "/tasks")]
 SWARM += [("GET", "/secrets"), ("POST", "/configs/create"), ("GET", "/nodes/self"), ("DELETE", "/services/x")]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory, busybox_archive: Path) -> Iterator[RunningEngine]:
+    """An engine of its own: what is counted here is all there is."""
+    running = RunningEngine(tmp_path_factory.mktemp("system"), "--embedded-images", str(EMBEDDED_IMAGES))
+    running.load(busybox_archive)
+    yield running
+    running.close()
 
 
 def prune(engine: RunningEngine, what: str, **filters: list[str]) -> dict[str, object]:
