@@ -310,7 +310,11 @@ class ContainerService:
             undo.callback(sharing.unmount_shm, container)
             self._cgroup_parents.prepare(container)
             undo.callback(self._cgroup_parents.release, container)
-            cgroup.create(spec["linux"]["resources"])
+            try:
+                cgroup.create(spec["linux"]["resources"])
+            except AlreadyExists:  # left by a run of it whose end nobody could clean up after
+                await _end_and_delete(cgroup)
+                cgroup.create(spec["linux"]["resources"])
             # A launcher that is killed leaves the init it was just starting.
             undo.push_async_callback(_end_and_delete, cgroup)
             extra_fds: dict[str, int] = {}

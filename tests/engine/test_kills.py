@@ -26,7 +26,7 @@ from tests.engine.test_containers import create, run
 from tests.engine.test_survival import wait_for
 from tests.harness import RunningEngine
 
-KILLS = 40
+KILLS = 200
 KILLS_IN_A_ROW = 4
 SEED = int(os.environ.get("WHERRY_KILL_SEED", "20260"))
 ONLY_ONE_PORT = 39517  # of the host: two that listen on it at once cannot be
