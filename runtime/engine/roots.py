@@ -84,6 +84,7 @@ async def _to_the_end(work: asyncio.Future[Result]) -> Result:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait((work,))
+        work.exception()  # looked at, so that nobody misses it: who cancelled does not ask any more
         raise
 
 
