@@ -167,4 +167,5 @@ def check_nothing_left(engine: RunningEngine) -> None:
     assert [path for path in cgroups if path.is_dir()] == []
     assert str(engine.data_root) not in Path("/proc/self/mountinfo").read_text()
     rules = subprocess.run(["nft", "list", "table", "ip", f"wherry_{engine.instance}"], capture_output=True, text=True)
-    assert "elements" not in rules.stdout
+    published = [line for line in rules.stdout.splitlines() if "elements" in line and "tcp" in line]
+    assert published == []  # what is of the default bridge stays
