@@ -5,10 +5,10 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
+from runtime.content.changes import healthcheck
 from runtime.dockerfile import model
 from runtime.dockerfile.ports import exposed_ports
 from runtime.engine.build.state import StageState
-from runtime.oci.image import Healthcheck
 
 METADATA = (
     model.Env,
@@ -77,7 +77,7 @@ def apply(state: StageState, instruction: Metadata) -> str:
             settings["Shell"] = list(command)
             return f"SHELL [{' '.join(command)}]"
         case model.Healthcheck():
-            settings["Healthcheck"] = _healthcheck(instruction)
+            settings["Healthcheck"] = healthcheck(instruction)
             return f"HEALTHCHECK {_quoted(instruction.test)}"
         case model.OnBuild(expression=expression):
             settings["OnBuild"] = [*(settings.get("OnBuild") or []), expression]
@@ -94,21 +94,6 @@ def command_words(state: StageState, command: Sequence[str], shell_form: bool) -
 def working_directory(state: StageState, path: str) -> str:
     """Absolute, relative ones below what it was."""
     return posixpath.normpath(posixpath.join("/", state.settings.get("WorkingDir") or "", path)).replace("//", "/")
-
-
-def _healthcheck(instruction: model.Healthcheck) -> Healthcheck:
-    check = Healthcheck(Test=list(instruction.test))
-    if instruction.interval_ns:
-        check["Interval"] = instruction.interval_ns
-    if instruction.timeout_ns:
-        check["Timeout"] = instruction.timeout_ns
-    if instruction.start_period_ns:
-        check["StartPeriod"] = instruction.start_period_ns
-    if instruction.start_interval_ns:
-        check["StartInterval"] = instruction.start_interval_ns
-    if instruction.retries:
-        check["Retries"] = instruction.retries
-    return check
 
 
 def _quoted(words: Sequence[str]) -> str:
