@@ -134,6 +134,7 @@ class Container:
         self.no_restart = False  # a signal told it to end: its restart policy has no say until the next start
         self.restarted_by_user = False  # between the stop and the start of a restart: not to be removed
         self.retry: asyncio.TimerHandle | None = None  # while it waits to be restarted
+        self.cleanup: asyncio.Task[None] | None = None  # of its last run; the next has to wait for it
         self.oom_watch: OomWatch | None = None
         self.oom_kills = 0  # noticed since its start
         self.is_gone = False

@@ -297,6 +297,8 @@ class ContainerService:
 
     async def _start(self, container: Container, shared: sharing.Shared) -> None:
         options = container.options
+        if container.cleanup:
+            await asyncio.wait((container.cleanup,))
         async with AsyncExitStack() as undo:
             rootfs = self._snapshots.describe(container.id, self.image_of(container))
             linked = self._links.linked(container)
@@ -403,7 +405,7 @@ class ContainerService:
         left = await self._networks.release(container.id)
         await self.mounts.unmount(container)
         container.execs.clear()
-        self._spawn(self._clean_up(container, cgroup))
+        container.cleanup = self._spawn(self._clean_up(container, cgroup))
         container.hub.end()
         held = self.shutting_down or container.no_restart
         again = not held and wanted(options.restart, exit.code, state.restart_count, state.stopped_by_user)
@@ -443,11 +445,13 @@ class ContainerService:
         _delete(cgroup)
         self._cgroup_parents.release(container)
         sharing.unmount_shm(container)
+        container.cleanup = None
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- remove
 

@@ -25,6 +25,7 @@ from runtime.engine.container import Container
 from runtime.engine.containers import ContainerService
 from runtime.engine.processes import start_time_of
 from runtime.engine.spec_gen import HostMount
+from runtime.engine.threads import to_the_end
 from runtime.linux import mounts, namespaces
 
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ class Roots:
                 if root_fd is None:
                     return await self._visit_stopped(container, work)
         try:
-            return await _to_the_end(asyncio.ensure_future(asyncio.to_thread(work, root_fd)))
+            return await to_the_end(asyncio.ensure_future(asyncio.to_thread(work, root_fd)))
         finally:
             os.close(root_fd)
 
@@ -71,21 +72,11 @@ class Roots:
         try:
             loop = asyncio.get_running_loop()
             async with self._containers.mounts.visited(container) as host_mounts:
-                return await _to_the_end(
+                return await to_the_end(
                     loop.run_in_executor(own_thread, _in_own_namespace, rootfs, target, host_mounts, work)
                 )
         finally:
             own_thread.shutdown(wait=False)
-
-
-async def _to_the_end(work: asyncio.Future[Result]) -> Result:
-    """A thread cannot be cancelled, and what it uses has to stay until it is done."""
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait((work,))
-        work.exception()  # looked at, so that nobody misses it: who cancelled does not ask any more
-        raise
 
 
 def _in_own_namespace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,13 @@ def test_shutdown_is_nobody_s_word(new_engine: NewEngine) -> None:
     engine.shutdown()
     engine.restart()
     wait_for_action(engine, id, "start")
+
+
+def test_a_start_just_as_the_last_run_ends(engine: RunningEngine) -> None:
+    id = create(engine, "true")
+
+    def start_again_and_again(_: int) -> set[int]:
+        return {engine.request("POST", f"/containers/{id}/start")[0] for _ in range(60)}
+
+    with ThreadPoolExecutor(4) as clients:
+        assert set().union(*clients.map(start_again_and_again, range(4))) <= {204, 304}

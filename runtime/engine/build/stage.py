@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from runtime.content.image import Image
 from runtime.content.images import Ingest, NewLayer
@@ -35,10 +35,9 @@ from runtime.engine.build.output import ImageMade, Part
 from runtime.engine.build.request import BuildRequest
 from runtime.engine.build.run import Command, Layers, StepRunner, clean_mount_points
 from runtime.engine.build.state import StageState, timestamp
+from runtime.engine.threads import to_the_end
 from runtime.errors import InvalidParameter, ProcessFault, WherryError
 from runtime.oci.image import History
-
-Result = TypeVar("Result")
 
 
 class CommandFailed(InvalidParameter):
@@ -213,7 +212,7 @@ class StageBuild:
                 return None
             return self.job.ingest.take_layer(below, Path(rootfs.upper), (), self.job.epoch_s)
 
-        return await _to_the_end(asyncio.ensure_future(asyncio.to_thread(take)))
+        return await to_the_end(asyncio.ensure_future(asyncio.to_thread(take)))
 
     def lower(self, chain_ids: tuple[str, ...]) -> list[str]:
         """The directories of layers, top first."""
@@ -317,12 +316,3 @@ class StageBuild:
         if mount.type != "bind" or not mount.from_:
             return mount, Source()
         return mount, Source(await self.lower_of(mount.from_))
-
-
-async def _to_the_end(work: asyncio.Future[Result]) -> Result:
-    """A thread cannot be cancelled, and what it uses has to stay until it is done."""
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait((work,))
-        raise
