@@ -50,7 +50,7 @@ _LAYER_TYPES = {None: LAYER_TAR, "gzip": LAYER_TAR_GZIP, "zstd": LAYER_TAR_ZSTD}
 
 
 class Ingesting(Protocol):
-    """Where content goes; `runtime.content.images.Ingest`."""
+    """Where content goes; `runtime.content.ingest.Ingest`."""
 
     def has_blob(self, blob: str) -> bool: ...
     def add_blob(

@@ -6,7 +6,8 @@ import asyncio
 import io
 import logging
 
-from runtime.content.images import ImageStore, Ingest
+from runtime.content.images import ImageStore
+from runtime.content.ingest import Ingest
 from runtime.dockerfile.model import BuildPlan, PlannedStage
 from runtime.engine.build.output import BuildOutput, Part, Text
 from runtime.engine.build.stage import Job, StageBuild

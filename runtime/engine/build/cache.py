@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from runtime.content.image import Image
-from runtime.content.images import ImageStore, Ingest, NewLayer
+from runtime.content.images import ImageStore
+from runtime.content.ingest import Ingest, NewLayer
 from runtime.engine.store import Store
 from runtime.oci.image import Descriptor, History
 

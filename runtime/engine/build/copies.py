@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runtime.content.compression import decompressed
-from runtime.content.images import NewLayer
+from runtime.content.ingest import NewLayer
 from runtime.content.snapshots import OverlayRootfs
 from runtime.content.tar_reader import TarReader
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user

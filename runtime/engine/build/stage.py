@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.content.image import Image
-from runtime.content.images import Ingest, NewLayer
+from runtime.content.ingest import Ingest, NewLayer
 from runtime.content.merged import read_in_layers
 from runtime.content.snapshots import OverlayRootfs, Snapshots
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user

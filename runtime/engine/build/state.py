@@ -9,7 +9,7 @@ from typing import cast
 
 from runtime.content.documents import descriptor_of, encode
 from runtime.content.image import Image
-from runtime.content.images import NewLayer
+from runtime.content.ingest import NewLayer
 from runtime.oci import digest
 from runtime.oci.image import (
     CONFIG,

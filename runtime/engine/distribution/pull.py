@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from runtime.content.image import Image
-from runtime.content.images import ImageStore, Ingest
+from runtime.content.images import ImageStore
+from runtime.content.ingest import Ingest
 from runtime.content.layers import UnpackedLayer
 from runtime.engine.distribution.manifests import Found, find_image, translated
 from runtime.engine.distribution.progress import Feed

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from runtime.content.image import Image
-from runtime.content.images import ImageStore, Ingest
+from runtime.content.images import ImageStore
+from runtime.content.ingest import Ingest
 from runtime.engine.distribution.progress import Feed
 from runtime.errors import NotFound, SystemFault
 from runtime.oci import digest
