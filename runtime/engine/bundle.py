@@ -67,8 +67,7 @@ class Bundles:
             return read_in_container(rootfs.lower, rootfs.upper, path)
 
         options = container.options
-        group = read(GROUP_PATH) if options.user or options.groups else None
-        return resolve_user(options.user, read(PASSWD_PATH), group, options.groups)
+        return resolve_user(options.user, read(PASSWD_PATH), read(GROUP_PATH), options.groups)
 
     def init_program(self, container: Container) -> str | None:
         if not container.options.init:

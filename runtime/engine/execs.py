@@ -179,8 +179,7 @@ class ExecService:
 
         options = container.options
         spec = exec.user or options.user
-        group = read(GROUP_PATH) if spec or options.groups else None
-        user = resolve_user(spec, read(PASSWD_PATH), group, options.groups)
+        user = resolve_user(spec, read(PASSWD_PATH), read(GROUP_PATH), options.groups)
         asked = replace(options, tty=exec.tty, env=[*_without(options.env, exec.env), *exec.env])
         capabilities = spec_gen.effective_capabilities(options, privileged=exec.privileged or options.privileged)
         document: dict[str, Any] = {

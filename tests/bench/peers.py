@@ -36,6 +36,9 @@ class Api:
             raise RuntimeError(f"{method} {path}: {response.status} {answer.decode()}")
         return json.loads(answer) if answer[:1] in (b"{", b"[") else answer
 
+    def close(self) -> None:
+        self._connection.close()
+
     def create(self, *args: str, network: str = "none", ports: Sequence[int] = ()) -> str:
         host: dict[str, Any] = {"NetworkMode": network}
         host["PortBindings"] = {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}] for port in ports}
@@ -109,7 +112,7 @@ def peers(root: Path) -> Iterator[list[Peer]]:
     busybox_image_tar(archive, reference="busybox:latest")
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(_wherry(root / "wherry"))]
-        if docker := stack.enter_context(_dockerd(root / "docker")):
+        if docker := stack.enter_context(dockerd(root / "docker")):
             found.append(docker)
         else:
             print("no dockerd answers here: its columns are left out (on Debian: apt install docker.io)")
@@ -139,7 +142,7 @@ def _wherry(root: Path) -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
-def _dockerd(root: Path) -> Iterator[Peer | None]:
+def dockerd(root: Path) -> Iterator[Peer | None]:
     """In a network namespace of its own, so that its packet rules stay there."""
     program = shutil.which("dockerd")
     if program is None:
@@ -165,8 +168,8 @@ def _dockerd(root: Path) -> Iterator[Peer | None]:
 
 def _answers(socket: Path, process: subprocess.Popen[bytes]) -> bool:
     for _ in range(300):
-        with contextlib.suppress(OSError):
-            Api(socket).call("GET", "/_ping")
+        with contextlib.suppress(OSError), contextlib.closing(Api(socket)) as api:
+            api.call("GET", "/_ping")
             return True
         if process.poll() is not None:
             return False

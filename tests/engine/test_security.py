@@ -140,6 +140,7 @@ def test_users(engine: RunningEngine) -> None:
     assert (
         run(engine, "--user", "root", "--group-add", "adm", "--group-add", "777", "busybox", "id", "-G") == "0 4 10 777"
     )
+    assert run(engine, "busybox", "id", "-G") == "0 4 10"
     assert "unable to find user nosuch: no matching entries in passwd file" in run(
         engine, "-u", "nosuch", "busybox", code=125
     )
