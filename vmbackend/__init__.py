@@ -3,9 +3,24 @@
 This facade is all that the application uses. Everything works without a window.
 """
 
+from typing import TYPE_CHECKING
+
 from vmbackend.errors import MachineError
 from vmbackend.machine.config import MachineSettings
+from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
 from vmbackend.machine.status import MachineStatus
 from vmbackend.manager import MachineManager
 
-__all__ = ["MachineError", "MachineManager", "MachineSettings", "MachineStatus"]
+if TYPE_CHECKING:
+    # At run time it would bring all of SSH; `MachineManager.open_session` makes them.
+    from vmbackend.ssh.session import GuestSession as GuestSession
+
+__all__ = [
+    "SETTING_KEYS",
+    "MachineError",
+    "MachineManager",
+    "MachineSettings",
+    "MachineStatus",
+    "changed_settings",
+    "setting_texts",
+]

@@ -17,6 +17,14 @@ class MachineNotFound(MachineError):
     """There is no machine of that name."""
 
 
+class MachineExists(MachineError):
+    """There is a machine of that name already."""
+
+
+class MachineBusy(MachineError):
+    """The machine runs, or somebody else is changing it."""
+
+
 class QemuMissing(MachineError):
     """No QEMU was found on this computer."""
 
@@ -59,6 +67,8 @@ _KINDS: dict[str, type[MachineError]] = {
         MachineError,
         InvalidSettings,
         MachineNotFound,
+        MachineExists,
+        MachineBusy,
         QemuMissing,
         GuestImageMissing,
         GuestImageDamaged,

@@ -1,20 +1,36 @@
 """Machines as the application and the command line see them."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vmbackend import host
-from vmbackend.errors import HostagentUnreachable, StartFailed
+from vmbackend.errors import (
+    GuestUnreachable,
+    HostagentUnreachable,
+    MachineBusy,
+    MachineExists,
+    MachineNotFound,
+    StartFailed,
+)
 from vmbackend.hostagent.client import HostagentClient, spawn_hostagent
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.paths import MachinePaths
+from vmbackend.machine.setting_keys import changed_keys
 from vmbackend.machine.status import MachineStatus
-from vmbackend.machine.store import MachineStore, ProcessRecord
+from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
+
+if TYPE_CHECKING:
+    from vmbackend.ssh.session import GuestSession
 
 DEFAULT_MACHINE = "default"
 
+LogPart = Literal["hostagent", "qemu", "serial"]
+
 _STATUS_TIMEOUT_S = 10.0
+_SSH_TIMEOUT_S = 15.0
 _STOP_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
 
 
@@ -52,8 +68,76 @@ class MachineManager:
             )
         return self._status(paths, "stopped")
 
+    def names(self) -> Sequence[str]:
+        return self._store.names()
+
     def settings(self, name: str = DEFAULT_MACHINE) -> MachineSettings:
         return self._store.load(name)
+
+    def create(self, name: str, settings: MachineSettings) -> None:
+        """Make a machine without starting it. Raises MachineExists, InvalidSettings."""
+        with self._owned(name) as paths:
+            if paths.settings.exists():
+                raise MachineExists(f"There is a machine `{name}` already; remove it, or choose another name.")
+            self._store.save(name, settings)
+
+    def set(self, name: str, settings: MachineSettings) -> tuple[str, ...]:
+        """Change a machine's settings; returns the keys of those that a running machine follows only once restarted.
+
+        Raises MachineNotFound, InvalidSettings.
+        """
+        changed = changed_keys(self._store.load(name), settings)
+        self._store.save(name, settings)
+        return changed if self.status(name).state != "stopped" else ()
+
+    def restart(
+        self, name: str = DEFAULT_MACHINE, force: bool = False, on_phase: Callable[[str], None] | None = None
+    ) -> MachineStatus:
+        """Stop, then start with the settings as they are now."""
+        self.stop(name, force)
+        return self.start(name, on_phase=on_phase)
+
+    def remove(self, name: str, force: bool = False) -> None:
+        """Remove a machine with all its data. One that runs is refused, or with `force` has its power cut."""
+        self._require_off(name, force)
+        with self._owned(name) as paths:
+            # Settings last: what is left of an interrupted removal still shows as a machine, and can be removed.
+            for entry in sorted(paths.directory.iterdir(), key=lambda entry: entry == paths.settings):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry != paths.hostagent_lock:
+                    entry.unlink()
+        for directory in paths.directories:
+            shutil.rmtree(directory)
+
+    def reset(self, name: str = DEFAULT_MACHINE, force: bool = False) -> None:
+        """Forget the machine's images, containers and volumes; its settings stay. As `remove`, it has to be off."""
+        self._require_off(name, force)
+        with self._owned(name) as paths:
+            paths.data_disk.unlink(missing_ok=True)
+
+    def open_session(
+        self,
+        name: str = DEFAULT_MACHINE,
+        command: str = "",
+        terminal_size: tuple[int, int] | None = None,
+        terminal_type: str = "vt100",
+    ) -> "GuestSession":
+        """Run a command in the guest as root, or a shell; `terminal_size` (rows, columns) gives it a terminal."""
+        # Imported here: SSH costs a fifth of a second, and few callers need it.
+        from vmbackend.ssh.connection import GuestConnection
+        from vmbackend.ssh.keys import load_keys
+        from vmbackend.ssh.session import open_session
+
+        paths = self._store.paths(name)
+        client = HostagentClient.find(paths)
+        if client is None:
+            raise GuestUnreachable(f"The machine `{name}` is not running; start it first.")
+        way = client.request("ssh", _STATUS_TIMEOUT_S)
+        connection = GuestConnection.connect(
+            way["port"], way["user"], load_keys(paths), _SSH_TIMEOUT_S, on_lost=lambda: None
+        )
+        return open_session(connection, command, terminal_size, terminal_type)
 
     def start(
         self,
@@ -119,9 +203,33 @@ class MachineManager:
         """The engine's address for DOCKER_HOST, whether or not the machine runs."""
         return host.engine_host(name, self._store.paths(name).engine_socket)
 
-    def logs(self, name: str = DEFAULT_MACHINE) -> Path:
-        """The hostagent's log; QEMU's and the guest console's lie beside it."""
-        return self._store.paths(name).hostagent_log
+    def logs(self, name: str = DEFAULT_MACHINE, part: LogPart = "hostagent") -> Sequence[Path]:
+        """The files with what a part of the machine wrote, the oldest first; none if it has not written yet."""
+        paths = self._store.paths(name)
+        files = {
+            "hostagent": [paths.hostagent_log],
+            "qemu": [paths.qemu_log],
+            "serial": [paths.previous_console_log, paths.console_log],
+        }
+        return [file for file in files[part] if file.exists()]
+
+    @contextmanager
+    def _owned(self, name: str) -> Iterator[MachinePaths]:
+        """The machine's files, while no hostagent and no other caller has them. Raises MachineBusy."""
+        paths = self._store.paths(name)
+        paths.make_directories()
+        with machine_lock(paths):
+            if _running_qemu(paths) is not None:
+                raise MachineBusy(f"QEMU still runs for the machine `{name}`; stop it first.")
+            yield paths
+
+    def _require_off(self, name: str, force: bool) -> None:
+        if name not in self._store.names():
+            raise MachineNotFound(f"There is no machine `{name}`.")
+        if force:
+            self.stop(name, force=True)
+        elif self.status(name).state not in ("stopped", "broken"):
+            raise MachineBusy(f"The machine `{name}` is running; stop it first, or force it.")
 
     def _status(self, paths: MachinePaths, state: Any, *reasons: str) -> MachineStatus:
         return MachineStatus(paths.name, state, host.engine_host(paths.name, paths.engine_socket), reasons)

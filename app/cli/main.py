@@ -45,6 +45,7 @@ COMMANDS = {
     "build": "Build an image from a Dockerfile",
     "builder": "Look after the build cache",
     "compose": "Run Docker Compose on the engine",
+    "machine": "Look after virtual machines",
     "gui": "Open the window",
     "doctor": "Look for what keeps Wherry from working here",
     "version": "Show the versions of Wherry and its engine",
@@ -96,7 +97,10 @@ def _dispatch(arguments: list[str]) -> int:
     )
     module.configure(command)
     context = Context(
-        options.backend, options.host, NativeLocations.from_environment(options.data_root, options.run_dir)
+        options.backend,
+        options.host,
+        NativeLocations.from_environment(options.data_root, options.run_dir),
+        options.machine or os.environ.get("WHERRY_MACHINE") or None,
     )
     if getattr(module, "PASSES_ARGUMENTS_ON", False) and options.arguments[:1] not in (["-h"], ["--help"]):
         parsed = argparse.Namespace(arguments=options.arguments)
@@ -123,6 +127,9 @@ def _top_parser() -> Parser:
         choices=BACKEND_CHOICES,
         default=os.environ.get("WHERRY_BACKEND", "auto"),
         help="where the engine runs: native (this Linux) or vm; auto is native on Linux, vm elsewhere",
+    )
+    parser.add_argument(
+        "--machine", metavar="NAME", help="the engine in this virtual machine ($WHERRY_MACHINE, else default)"
     )
     parser.add_argument("--host", metavar="ADDRESS", help="talk to the engine at unix://PATH or http://127.0.0.1:PORT")
     parser.add_argument(

@@ -42,7 +42,7 @@ class Session:
             if self.tty:
                 if self.takes_input:
                     undo.enter_context(terminal.raw_mode())
-                undo.enter_context(_window_changes(self._follow_window))
+                undo.enter_context(window_changes(self._follow_window))
             elif self.send_signal:
                 undo.enter_context(_proxied_signals(self.send_signal))
             yield
@@ -86,7 +86,7 @@ def require_terminal() -> None:
 
 
 @contextlib.contextmanager
-def _window_changes(react: Callable[[], None]) -> Iterator[None]:
+def window_changes(react: Callable[[], None]) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return

@@ -62,17 +62,23 @@ class EngineBackend(Protocol):
         """Stop it if it runs."""
 
 
-def choose_backend(choice: BackendChoice = "auto", locations: NativeLocations | None = None) -> EngineBackend:
-    """`auto` is native on Linux and a virtual machine elsewhere; `locations` matter to native only."""
+def choose_backend(
+    choice: BackendChoice = "auto", locations: NativeLocations | None = None, machine: str | None = None
+) -> EngineBackend:
+    """`auto` is native on Linux and a virtual machine elsewhere, or where a `machine` is named; `locations` matter to
+    native only.
+    """
+    if choice == "native" and machine is not None:
+        raise UserError("The native engine has no machines.", "Leave out --machine, or --backend native.")
     if choice == "native" and sys.platform != "linux":
         raise UserError("The native engine needs Linux.", "Leave out --backend native.")
-    if sys.platform == "linux" and choice != "vm":
+    if sys.platform == "linux" and choice != "vm" and machine is None:
         from app.services.native_engine import NativeBackend
 
         return NativeBackend(locations or NativeLocations.from_environment())
-    from app.services.vm_engine import VmBackend
+    from app.services.vm_engine import DEFAULT_MACHINE, VmBackend
 
-    return VmBackend()
+    return VmBackend(machine or DEFAULT_MACHINE)
 
 
 def probe(host: str, backend: str, detail: Mapping[str, str] | None = None) -> EngineStatus:

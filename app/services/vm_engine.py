@@ -5,28 +5,29 @@ from typing import Any, get_args
 from app.core.errors import UserError
 from app.services.engines import EngineState, EngineStatus, OnPhase, silent
 
-MACHINE = "default"
+DEFAULT_MACHINE = "default"
 
 
 class VmBackend:
     name = "vm"
 
-    def __init__(self) -> None:
+    def __init__(self, machine: str = DEFAULT_MACHINE) -> None:
         from vmbackend import MachineManager
 
+        self._machine = machine
         self._manager = MachineManager()
 
     def host(self) -> str:
-        return str(self._manager.engine_host(MACHINE))
+        return str(self._manager.engine_host(self._machine))
 
     def status(self) -> EngineStatus:
-        return _status_of(self._manager.status(MACHINE), self.host())
+        return _status_of(self._manager.status(self._machine), self.host())
 
     def up(self, on_phase: OnPhase = silent) -> EngineStatus:
         from vmbackend import MachineError
 
         try:
-            return _status_of(self._manager.start(MACHINE, on_phase=on_phase), self.host())
+            return _status_of(self._manager.start(self._machine, on_phase=on_phase), self.host())
         except MachineError as failure:
             raise UserError(str(failure)) from failure
 
@@ -35,7 +36,7 @@ class VmBackend:
 
         on_phase("Stopping the machine")
         try:
-            self._manager.stop(MACHINE)
+            self._manager.stop(self._machine)
         except MachineError as failure:
             raise UserError(str(failure)) from failure
         return self.status()

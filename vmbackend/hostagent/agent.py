@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vmbackend.hostagent.protocol import MAX_LINE_BYTES, encode
 from vmbackend.machine.events import EventHub
 from vmbackend.machine.lifecycle import Machine
 from vmbackend.machine.paths import MachinePaths
-from vmbackend.machine.store import ProcessRecord
+from vmbackend.machine.store import ProcessRecord, machine_lock
 
 # What a relay's threads need; the default of 8 MiB each would be reserved a few hundred times.
 _THREAD_STACK_BYTES = 512 * 1024
@@ -41,17 +42,16 @@ def main(argv: list[str]) -> int:
     threading.stack_size(_THREAD_STACK_BYTES)
     try:
         paths.make_directories()
-        lock = os.open(paths.hostagent_lock, os.O_RDWR | os.O_CREAT, 0o600)
-        if not host.try_lock(lock):
-            raise MachineError(f"The machine `{paths.name}` has a hostagent already.")
-        asyncio.run(_serve(paths, lock))
+        with ExitStack() as lock:
+            lock.enter_context(machine_lock(paths))
+            asyncio.run(_serve(paths, lock.close))
     except (MachineError, OSError) as error:
         _say({"ok": False, "kind": type(error).__name__, "error": str(error)})
         return 1
     return 0
 
 
-async def _serve(paths: MachinePaths, lock: int) -> None:
+async def _serve(paths: MachinePaths, unlock: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     events = EventHub()
@@ -65,7 +65,7 @@ async def _serve(paths: MachinePaths, lock: int) -> None:
         done.set()
 
     with ours:
-        ours.callback(os.close, lock)
+        ours.callback(unlock)
         token = secrets.token_hex(16)
         listener = host.bind_local(paths.control_socket)
         ours.callback(paths.control_socket.unlink, missing_ok=True)

@@ -59,5 +59,8 @@ class ControlServer:
                 return None
             case "forwards":
                 return [asdict(port) for port in self._machine.forwards]
+            case "ssh":
+                port, user = self._machine.ssh_address
+                return {"port": port, "user": user}
             case unknown:
                 raise MachineError(f"The hostagent knows no request `{unknown}`; restart the machine to update it.")

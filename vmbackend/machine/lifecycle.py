@@ -73,6 +73,13 @@ class Machine:
     def forwards(self) -> list[PublishedPort]:
         return self._guest.forwards.active if self._guest else []
 
+    @property
+    def ssh_address(self) -> tuple[int, str]:
+        """The port on this computer, and the user. Raises GuestUnreachable."""
+        if self._guest is None or not self.settled:
+            raise GuestUnreachable(f"The guest of machine `{self._paths.name}` is not up; it is {self._state}.")
+        return self._guest.ssh_port, self._guest.prepared.image.ssh_user
+
     def start(self) -> None:
         """Begin to start, unless that was done already."""
         self._powering_off = False

@@ -91,9 +91,14 @@ class MachinePaths:
     def console_socket(self) -> Path:
         return self._sockets / "console.sock"
 
+    @property
+    def directories(self) -> set[Path]:
+        """The machine's folders; one, unless its sockets need another."""
+        return {self.directory, self._sockets}
+
     def make_directories(self) -> None:
         """Create the machine's folders, for this user alone. Raises OSError."""
-        for directory in {self.directory, self._sockets}:
+        for directory in self.directories:
             directory.mkdir(parents=True, exist_ok=True)
             host.make_private(directory)
 

@@ -3,13 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vmbackend import host
-from vmbackend.errors import InvalidSettings, MachineNotFound
+from vmbackend.errors import InvalidSettings, MachineBusy, MachineNotFound
 from vmbackend.machine.config import MachineSettings, settings_from_json, settings_to_json
 from vmbackend.machine.paths import MachinePaths
 
@@ -45,6 +46,18 @@ class MachineStore:
     def load(self, name: str) -> MachineSettings:
         """Raises MachineNotFound, InvalidSettings."""
         return load_settings(self.paths(name))
+
+
+@contextmanager
+def machine_lock(paths: MachinePaths) -> Iterator[None]:
+    """Be the only one who runs or changes a machine; a killed holder's lock is gone with it. Raises MachineBusy."""
+    lock = os.open(paths.hostagent_lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not host.try_lock(lock):
+            raise MachineBusy(f"The machine `{paths.name}` has a hostagent already, or is being changed.")
+        yield
+    finally:
+        os.close(lock)
 
 
 def load_settings(paths: MachinePaths) -> MachineSettings:

@@ -87,6 +87,10 @@ class GuestConnection:
             return self._transport.is_active()
         return True
 
+    def open_session(self) -> paramiko.Channel:
+        """A channel for one command. Raises paramiko.SSHException, OSError, EOFError."""
+        return self._transport.open_session(timeout=_OPEN_TIMEOUT_S)
+
     def run(self, command: str, timeout_s: float, stdin: bytes = b"") -> ExecResult:
         """Run a command; `timeout_s` bounds each wait for output."""
         try:
