@@ -18,7 +18,7 @@ from vmbackend.errors import (
 from vmbackend.hostagent.client import HostagentClient, spawn_hostagent
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.paths import MachinePaths
-from vmbackend.machine.setting_keys import changed_keys
+from vmbackend.machine.setting_keys import SETTING_KEYS, changed_keys
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
 
@@ -88,7 +88,9 @@ class MachineManager:
         """
         changed = changed_keys(self._store.load(name), settings)
         self._store.save(name, settings)
-        return changed if self.status(name).state != "stopped" else ()
+        if self.status(name).state == "stopped":
+            return ()
+        return tuple(key for key in changed if SETTING_KEYS[key].effect == "restart")
 
     def restart(
         self, name: str = DEFAULT_MACHINE, force: bool = False, on_phase: Callable[[str], None] | None = None

@@ -1,6 +1,7 @@
 """Settings, names, states, records and requirements of a machine."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import stat
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from vmbackend.errors import GuestUnreachable, InvalidSettings, MachineNotFound, error_of_kind
-from vmbackend.machine.config import MachineSettings, settings_from_json, settings_to_json
+from vmbackend.machine.config import _RULES, MachineSettings, settings_from_json, settings_to_json
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.requirements import EMULATION_FACTOR, Requirement, Unmet, meet
+from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
 from vmbackend.machine.states import TRANSITIONS, next_state
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord
@@ -31,7 +33,17 @@ def test_settings_survive_the_file() -> None:
         ("{", "not readable"),
         ("[]", "not readable"),
         ("{}", "not readable"),
-        ('{"schema": 2}', "has schema 2"),
+        ('{"schema": 3}', "has schema 3"),
+        ('{"schema": 2, "dns": ["one"]}', "`dns` is ('one',)"),
+        ('{"schema": 2, "dns": "1.1.1.1"}', "`dns` is '1.1.1.1'"),
+        ('{"schema": 2, "http_proxy": "proxy:3128"}', "`http_proxy` is 'proxy:3128'"),
+        ('{"schema": 2, "no_proxy": "a\\nb"}', "`no_proxy` is"),
+        ('{"schema": 2, "subnet": "8.8.8.0/24"}', "`subnet` is '8.8.8.0/24'"),
+        ('{"schema": 2, "subnet": "10.0.2.0/30"}', "`subnet` is '10.0.2.0/30'"),
+        ('{"schema": 2, "idle_pause_s": -1}', "`idle_pause_s` is -1"),
+        ('{"schema": 2, "save_on_stop": 1}', "`save_on_stop` is 1"),
+        ('{"schema": 2, "cpus": true}', "`cpus` is True"),
+        ('{"schema": 2, "shares": [""]}', "`shares` is"),
         ('{"schema": 1, "cpu": 1}', "unknown setting `cpu`"),
         ('{"schema": 1, "cpus": 0}', "`cpus` is 0"),
         ('{"schema": 1, "cpus": "2"}', "`cpus` is '2'"),
@@ -44,6 +56,39 @@ def test_settings_that_cannot_be_used_are_named_with_their_file(text: str, says:
     with pytest.raises(InvalidSettings) as raised:
         settings_from_json(text, FILE)
     assert says in str(raised.value) and str(FILE) in str(raised.value)
+
+
+def test_a_file_of_schema_1_is_brought_up_to_date() -> None:
+    old = '{"schema": 1, "cpus": 3, "memory_mib": 512, "disk_gib": 9, "publish_address": "0.0.0.0"}'
+    settings = settings_from_json(old, FILE)
+    assert settings == MachineSettings(cpus=3, memory_mib=512, disk_gib=9, publish_address="0.0.0.0")
+    assert json.loads(settings_to_json(settings))["schema"] == 2
+
+
+def test_every_setting_has_a_key_and_a_rule() -> None:
+    """A setting without one could be neither changed nor relied on."""
+    names = [field.name for field in dataclasses.fields(MachineSettings)]
+    assert [key.field for key in SETTING_KEYS.values()] == names
+    assert list(_RULES) == names
+
+
+def test_settings_as_a_person_writes_them() -> None:
+    settings = changed_settings(
+        MachineSettings(),
+        {
+            "memory": "4G",
+            "swap": "512M",
+            "dns": "1.1.1.1, 9.9.9.9",
+            "shares": "~,/data set:ro",
+            "start_at_login": "yes",
+            "subnet": "192.168.77.0/24",
+            "http_proxy": "http://user:pass@proxy.example.com:3128",
+        },
+    )
+    assert (settings.memory_mib, settings.swap_mib, settings.start_at_login) == (4096, 512, True)
+    assert (settings.dns, settings.shares) == (("1.1.1.1", "9.9.9.9"), ("~", "/data set:ro"))
+    assert changed_settings(MachineSettings(), setting_texts(settings)) == settings
+    assert settings_from_json(settings_to_json(settings), FILE) == settings
 
 
 def test_sockets_move_when_the_machines_folder_is_too_deep(tmp_path: Path) -> None:

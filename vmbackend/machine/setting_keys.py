@@ -3,13 +3,17 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from vmbackend.errors import InvalidSettings
 from vmbackend.machine.config import MachineSettings
 
 _SIZE = re.compile(r"(\d+)([MGT]?)(?:i?B)?", re.IGNORECASE)
 _MIB_OF_UNIT = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+_FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+# "now": a running machine follows at once; "restart": once it has been off. Also a saved machine starts anew then.
+Effect = Literal["now", "restart"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,13 @@ class SettingKey:
 
     field: str
     help: str
+    effect: Effect
     parse: Callable[[str], Any]
     text: Callable[[Any], str] = str
 
 
 def _number(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ValueError("a number")
     return int(text)
 
@@ -36,10 +41,24 @@ def _mib(text: str) -> int:
 
 
 def _gib(text: str) -> int:
-    mib = _mib(f"{text}G" if text.isdigit() else text)
+    mib = _mib(f"{text}G" if text.isdecimal() else text)
     if mib % 1024:
         raise ValueError("a whole number of GiB such as 64G")
     return mib // 1024
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise ValueError("true or false")
+    return _FLAGS[text.lower()]
+
+
+def _flag_text(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _optional(text: str) -> str | None:
@@ -50,14 +69,39 @@ def _or_nothing(value: str | None) -> str:
     return value or ""
 
 
+def _size(field: str, help: str, parse: Callable[[str], int], unit: str, effect: Effect = "restart") -> SettingKey:
+    return SettingKey(field, help, effect, parse, lambda size: f"{size}{unit}")
+
+
+def _texts(field: str, help: str, effect: Effect = "restart") -> SettingKey:
+    return SettingKey(field, help, effect, _list, ",".join)
+
+
 SETTING_KEYS: Mapping[str, SettingKey] = {
-    "cpus": SettingKey("cpus", "number of processors", _number),
-    "memory": SettingKey("memory_mib", "2G, or MiB as a number", _mib, lambda mib: f"{mib}M"),
-    "disk": SettingKey("disk_gib", "64G, or GiB as a number; a disk can only grow", _gib, lambda gib: f"{gib}G"),
-    "accelerator": SettingKey("accelerator", "auto, kvm, hvf, whpx or tcg", str),
-    "publish_address": SettingKey("publish_address", "this computer's address for published ports", str),
-    "qemu_dir": SettingKey("qemu_dir", "folder with QEMU's programs; empty: look for them", _optional, _or_nothing),
-    "image_dir": SettingKey("image_dir", "folder with the guest image; empty: look for it", _optional, _or_nothing),
+    "cpus": SettingKey("cpus", "number of processors", "restart", _number),
+    "memory": _size("memory_mib", "2G, or MiB as a number", _mib, "M"),
+    "swap": _size("swap_mib", "swap file on the machine's disk: 1G, or MiB as a number; 0: none", _mib, "M"),
+    "disk": _size("disk_gib", "64G, or GiB as a number; a disk can only grow", _gib, "G"),
+    "accelerator": SettingKey("accelerator", "auto, kvm, hvf, whpx or tcg", "restart", str),
+    "publish_address": SettingKey(
+        "publish_address", "this computer's address for published ports (127.0.0.1; 0.0.0.0: all)", "restart", str
+    ),
+    "subnet": SettingKey("subnet", "the machine's own network, if another has 10.0.2.0/24", "restart", str),
+    "dns": _texts("dns", "name servers, with commas; empty: those of this computer"),
+    "http_proxy": SettingKey("http_proxy", "proxy for the engine's pulls over HTTP", "restart", str),
+    "https_proxy": SettingKey("https_proxy", "proxy for the engine's pulls over HTTPS", "restart", str),
+    "no_proxy": SettingKey("no_proxy", "hosts reached without a proxy, with commas", "restart", str),
+    "ca_certificates": _texts("ca_certificates", "files of certificates to trust (PEM), with commas"),
+    "shares": _texts("shares", "folders the machine sees, PATH or PATH:ro, with commas; ~ is your home"),
+    "start_at_login": SettingKey("start_at_login", "start it when you log in", "now", _flag, _flag_text),
+    "idle_pause_s": SettingKey("idle_pause_s", "seconds without use until it pauses; 0: never", "restart", _number),
+    "save_on_stop": SettingKey("save_on_stop", "keep the memory when it stops", "restart", _flag, _flag_text),
+    "qemu_dir": SettingKey(
+        "qemu_dir", "folder with QEMU's programs; empty: look for them", "restart", _optional, _or_nothing
+    ),
+    "image_dir": SettingKey(
+        "image_dir", "folder with the guest image; empty: look for it", "restart", _optional, _or_nothing
+    ),
 }
 
 
@@ -83,4 +127,5 @@ def setting_texts(settings: MachineSettings) -> dict[str, str]:
 
 
 def changed_keys(before: MachineSettings, after: MachineSettings) -> tuple[str, ...]:
+    """The names of the settings that differ."""
     return tuple(name for name, key in SETTING_KEYS.items() if getattr(before, key.field) != getattr(after, key.field))
