@@ -5,7 +5,7 @@ safe to use from several threads at once; `close()` ends all that it still has o
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -250,19 +250,19 @@ class EngineClient:
         response = self._transport.open("POST", f"/build?{query}", None, context, headers, patient=True)
         return JsonStream(response, dict)
 
+    def lend_agent(self, token: str) -> AttachedStream:
+        """A connection over which the engine asks an SSH agent of this computer, for builds that name the token."""
+        response = self._transport.open("POST", "/build/agents", {"token": token}, headers=_UPGRADE)
+        return AttachedStream(response, tty=True)
+
     def prune_builds(self, all: bool, keep_bytes: int) -> tuple[list[str], int]:
         """Empty the build cache; what was removed, and the bytes freed."""
         answer = self._transport.json("POST", "/build/prune", {"all": all, "keep-storage": keep_bytes}, patient=True)
         return list(answer["CachesDeleted"] or ()), int(answer["SpaceReclaimed"])
 
-    def export_container(self, name: str) -> Iterator[bytes]:
-        """A container's files, as a tar in pieces."""
-        response = self._transport.open("GET", f"/containers/{segment(name)}/export", patient=True)
-        try:
-            while data := response.read_some():
-                yield data
-        finally:
-            response.close()
+    def export_container(self, name: str) -> Response:
+        """A container's files as a tar, read with `read_some`."""
+        return self._transport.open("GET", f"/containers/{segment(name)}/export", patient=True)
 
     def tag_image(self, reference: str, repository: str, tag: str) -> None:
         self._transport.json("POST", f"/images/{segment(reference)}/tag", {"repo": repository, "tag": tag})

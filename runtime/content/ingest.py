@@ -151,10 +151,21 @@ class Ingest:
         `upper` is gone then. The layer survives this process after `seal` only. Other arguments: `write_diff`.
         """
         blob, size = self.create_blob(lambda out: write_diff(upper, out, leave_out, latest_mtime_s))
-        chain_id = digest.of_bytes(f"{below} {blob}".encode()) if below else blob
+        chain_id = _chain_id(below, blob)
         self._hold(chain_id)
         self._contents.layers.take(chain_id, blob, upper, data_size_bytes(upper))
         return NewLayer(chain_id, blob, Descriptor(mediaType=LAYER_TAR, digest=blob, size=size))
+
+    def layer_on(self, below: Sequence[str], layer: NewLayer) -> NewLayer:
+        """The same layer on top of other chain IDs (bottom first). Blocks. Raises what `unpack_layer` does."""
+        chain_id = _chain_id(below[-1] if below else "", layer.diff_id)
+        if not self.has_layer(chain_id):
+            unpacked = self.unpack_layer(layer.descriptor["digest"], layer.diff_id)
+            try:
+                self._contents.layers.adopt([((*below, chain_id), unpacked)])
+            finally:
+                self._contents.layers.discard(unpacked)
+        return NewLayer(chain_id, layer.diff_id, layer.descriptor)
 
     def seal(self, chain_ids: Iterable[str]) -> None:
         """Makes what `take_layer` made survive this process, and a power cut."""
@@ -189,6 +200,11 @@ class Ingest:
             if content not in self.held:
                 self._contents.hold((content,))
                 self.held.add(content)
+
+
+def _chain_id(below: str, diff_id: str) -> str:
+    """OCI image-spec, "Layer ChainID"; `below` is "" for the first layer."""
+    return digest.of_bytes(f"{below} {diff_id}".encode()) if below else diff_id
 
 
 class _Tee:

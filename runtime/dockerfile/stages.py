@@ -17,6 +17,8 @@ from runtime.dockerfile.model import (
     Stage,
 )
 from runtime.dockerfile.wording import did_you_mean, quoted
+from runtime.errors import InvalidParameter
+from runtime.oci.reference import parse
 
 SCRATCH = "scratch"
 
@@ -35,7 +37,7 @@ def plan(
     """
     values = global_values(dockerfile, build_args or {}, platform_args or {})
     scope = {**(platform_args or {}), **values}
-    graph = _Graph(dockerfile, scope, frozenset(context.lower() for context in contexts))
+    graph = _Graph(dockerfile, scope, frozenset(map(context_name, contexts)))
     index = target_index(dockerfile, target)
     order = graph.order(index)
     return BuildPlan(tuple(graph.planned(number) for number in order), index, values)
@@ -97,6 +99,14 @@ def stage_of(dockerfile: Dockerfile, reference: str, user: int) -> int | None:
     return next((stage.index for stage in dockerfile.stages if stage.name and stage.name == name), None)
 
 
+def context_name(name: str) -> str:
+    """A name of --build-context, or what may be one, in one spelling: `alpine` is `docker.io/library/alpine:latest`."""
+    try:
+        return parse(name).familiar().removesuffix(":latest")
+    except InvalidParameter:
+        return name.lower()
+
+
 def sources_of(instruction: Instruction) -> list[str]:
     """What `instruction` takes files from by --from: stages, contexts or images, as written."""
     if isinstance(instruction, Copy):
@@ -136,7 +146,7 @@ class _Graph:
             if not platform:
                 message = f"empty platform value from expression {stage.platform}"
                 raise DockerfileError(message, stage.location)
-        if name.lower() in self._contexts:
+        if context_name(name) in self._contexts:
             return None, name, platform
         return stage_before(self._dockerfile, name, stage.index), name, platform
 
@@ -146,7 +156,7 @@ class _Graph:
         for instruction in stage.instructions:
             for reference in sources_of(instruction):
                 index = None
-                if reference.lower() not in self._contexts:
+                if context_name(reference) not in self._contexts:
                     index = self._source(stage, reference, instruction.location)
                 if index is None:
                     images.append(reference)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import socket
+import subprocess
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 from tests.e2e.conftest import Wherry
@@ -66,3 +72,136 @@ def test_a_dockerfile_is_checked(wherry: Wherry) -> None:
     assert "FromAsCasing" in found.stdout and "MaintainerDeprecated" in found.stdout
     clean = wherry("build", "--check", "-", stdin=b"FROM busybox\nRUN true\n")
     assert (clean.returncode, clean.stdout) == (0, "Check complete, no warnings found.\n")
+
+
+class FakeAgent:
+    """An SSH agent that knows one key, and counts what it is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked: list[int] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, client.makefile("rb") as requests:
+                while head := requests.read(4):
+                    request = requests.read(int.from_bytes(head, "big"))
+                    self.asked.append(request[0])
+                    answer = b"\x0cidentities of the test"
+                    client.sendall(len(answer).to_bytes(4, "big") + answer)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def ask(path: Path, kind: int) -> bytes:
+    """What the agent at the socket answers to a request without content."""
+    with socket.socket(socket.AF_UNIX) as client:
+        directory = os.open(path.parent, os.O_PATH)  # the path itself may be too long
+        client.settimeout(60)
+        client.connect(f"/proc/self/fd/{directory}/{path.name}")
+        os.close(directory)
+        client.sendall(b"\0\0\0\1" + bytes([kind]))
+        with client.makefile("rb") as answers:
+            return answers.read(int.from_bytes(answers.read(4), "big"))
+
+
+def found(directory: Path, pattern: str) -> Path:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for path in directory.glob(pattern):
+            return path
+        time.sleep(0.02)
+    raise AssertionError(f"there is no {pattern} in {directory}")
+
+
+def test_an_ssh_agent_is_lent(wherry: Wherry, tmp_path: Path) -> None:
+    """busybox has no program that speaks to unix sockets, so the test does, from outside of the container."""
+    agent = FakeAgent(tmp_path / "agent")
+    text = (
+        "FROM busybox\nRUN --mount=type=ssh,required,uid=33,mode=0640 --mount=type=cache,target=/c,id=meeting "
+        "test -S $SSH_AUTH_SOCK && stat -c '%u %a' $SSH_AUTH_SOCK && touch /c/ready && "
+        "while [ ! -e /c/go ]; do sleep 0.1; done; rm /c/*\n"
+        "RUN --mount=type=ssh,id=other test ! -e /run/buildkit && test -z $SSH_AUTH_SOCK\n"
+    )
+    try:
+        environment = {**wherry.environment, "SSH_AUTH_SOCK": str(tmp_path / "agent")}
+        command = wherry.command("build", "--no-cache", "--ssh", "default", "-")
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as building:
+            assert building.stdin
+            building.stdin.write(text.encode())
+            building.stdin.close()
+            building.stdin = None
+            ready = found(wherry.data_root / "build/caches", "*/ready")
+            offered = found(wherry.run_dir / "bundles", "*/agent-0")
+            assert ask(offered, 11) == b"\x0cidentities of the test"
+            assert ask(offered, 21) == b"\x05"  # to lock an agent, or to change its keys, is refused
+            ready.with_name("go").touch()
+            printed, errors = building.communicate(timeout=60)
+        assert building.returncode == 0, (printed, errors)
+        assert b"33 640" in printed
+        assert agent.asked == [11]
+    finally:
+        agent.close()
+    missing = wherry("build", "--no-cache", "-", stdin=text.encode())
+    assert "unset ssh forward key default" in missing.stderr
+    dead = wherry("build", "--ssh", f"default={tmp_path / 'agent'}", "-", stdin=text.encode())
+    assert dead.returncode != 0 and "no SSH agent answers" in dead.stderr
+
+
+def test_named_contexts_and_every_output(wherry: Wherry, tmp_path: Path) -> None:
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    (extra / "file").write_text("from the other directory\n")
+    (extra / "left-out").write_text("")
+    (extra / ".dockerignore").write_text("left-out\n.dockerignore\n")
+    text = b"# syntax=docker/dockerfile:1\nFROM base\nCOPY --from=extra . /extra\n"
+    outputs = [f"type=oci,dest={tmp_path / 'oci.tar'}", f"type=docker,dest={tmp_path / 'docker.tar'}", "-"]
+    done = subprocess.run(
+        wherry.command(
+            *("build", "-t", "named-contexts", "--build-context", f"extra={extra}"),
+            *(
+                "--build-context",
+                "base=docker-image://busybox",
+                *(word for one in outputs for word in ("-o", one)),
+                "-",
+            ),
+        ),
+        env=wherry.environment,
+        input=text,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        names = archive.getnames()
+        assert "extra/file" in names and "extra/left-out" not in names
+    for name in ("oci.tar", "docker.tar"):
+        with tarfile.open(tmp_path / name) as archive:
+            assert {"oci-layout", "index.json", "manifest.json"} <= set(archive.getnames())
+    assert wherry("run", "--rm", "named-contexts", "cat", "/extra/file").stdout == "from the other directory\n"
+
+
+def test_options_that_are_refused(wherry: Wherry, tmp_path: Path) -> None:
+    for options, expected in {
+        ("--squash",): "--squash is not supported",
+        ("-o", "type=nothing"): "nothing is no type",
+        ("-o", "type=local"): "it needs dest=DIRECTORY",
+        ("-o", "type=tar,compression=zstd"): "compression is not supported",
+        ("--ssh", f"default={tmp_path}"): "is no socket",
+        ("--build-context", "x"): "invalid context value",
+        ("--build-context", f"x={tmp_path}/missing"): "it is no directory",
+        ("--push",): "no name to push",
+    }.items():
+        refused = wherry("build", *options, "-", stdin=b"FROM busybox\n")
+        assert refused.returncode != 0 and expected in refused.stderr, (options, refused.stderr)

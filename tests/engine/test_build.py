@@ -283,3 +283,53 @@ def test_repositories(engine: RunningEngine, tmp_path: Path) -> None:
         daemon.wait()
         assert daemon.stderr
         daemon.stderr.close()
+
+
+def layers_of(engine: RunningEngine, image: str) -> list[str]:
+    return list(engine.get(f"/images/{image}/json")["RootFS"]["Layers"])
+
+
+def test_a_linked_copy_is_the_same_layer_on_any_image(engine: RunningEngine) -> None:
+    text = "FROM busybox AS base\nRUN echo {} > /below\nFROM base\nCOPY --link file /deep/er/\nCOPY --link file /1\n"
+    for number, name in enumerate(("linked1", "linked2", "linked3")):
+        body = context(text.format(number), {"file": b"linked"})
+        status, answer = engine.request("POST", f"/build?t={name}", body, timeout_s=60)
+        assert (status, b"Successfully tagged" in answer) == (200, True), answer
+        assert answer.count(b"Using cache") == (2 if number else 0), (name, answer)
+    first, second = layers_of(engine, "linked1"), layers_of(engine, "linked2")
+    assert first[-2:] == second[-2:] and first[:-2] != second[:-2]
+    read = engine.docker("run", "--rm", "linked3", "cat", "/below", "/deep/er/file", "/1")
+    assert read.stdout == b"2\nlinkedlinked", read
+
+
+def test_all_rights_are_for_those_who_ask_for_them(engine: RunningEngine) -> None:
+    text = "FROM busybox\nRUN --security=insecure true\nRUN --network=host grep -c : /proc/net/dev\n"
+    refused = build(engine, text, "nocache=1")
+    assert "security.insecure is not allowed" in str(refused[-1])
+    lines = build(engine, text, "nocache=1&allow=security.insecure")
+    assert "Successfully built" in str(lines[-1]), lines
+
+
+def test_contexts_with_names(engine: RunningEngine) -> None:
+    text = (
+        "FROM alpine AS replaced\nCOPY --from=extra /sub/file /from-context\n"
+        "FROM replaced\nRUN --mount=from=extra,target=/m cat /m/sub/file > /mounted\n"
+        "COPY --from=image /etc/group /group\nCOPY . /all\nRUN cat /from-context /mounted; ls /all; wc -l < /group\n"
+    )
+    named = {
+        "extra": "directory:.hidden",
+        "docker.io/library/alpine": "docker-image://busybox",
+        "image": "docker-image://busybox:latest",
+    }
+    body = context(text, {".hidden/sub/file": b"extra\n", "plain": b""})
+    status, answer = engine.request("POST", f"/build?nocache=1&contexts={quote(json.dumps(named))}", body, timeout_s=60)
+    assert status == 200
+    printed = b"".join(json.loads(line).get("stream", "").encode() for line in answer.splitlines())
+    assert b"extra\nextra\nDockerfile\nplain\n6\n" in printed, printed
+    for source, expected in {
+        "nowhere": "neither docker-image://NAME nor a URL",
+        "directory:.hidden": "has files",
+    }.items():
+        query = quote(json.dumps({"alpine": source}))
+        _, answer = engine.request("POST", f"/build?nocache=1&contexts={query}", body)
+        assert expected.encode() in answer, answer

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -5,13 +6,17 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from app.cli.context import Context
 from app.cli.progress import ByteBar, StatusLine
+from app.cli.transfers import show_transfer
 from app.core.errors import UserError
 from app.engine.errors import EngineError
 from app.services import builds
+from app.services.build_outputs import OutputTo, parse_output, write_output
+from app.services.images import with_default_tag
+from app.services.registry_logins import Logins, server_of
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _STEP = re.compile(r"Step (\d+/\d+) : (.*)")
@@ -33,7 +38,25 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("-m", "--memory", default="", metavar="SIZE")
     parser.add_argument("--shm-size", default="", metavar="SIZE")
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=NAME]")
-    parser.add_argument("-o", "--output", metavar="DEST", help="the image's files: DIR, or type=local|tar,dest=PATH")
+    parser.add_argument("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="lend an SSH agent")
+    parser.add_argument(
+        "--build-context",
+        action="append",
+        default=[],
+        metavar="NAME=DIR|docker-image://NAME|URL",
+        help="for --from=NAME",
+    )
+    parser.add_argument("--allow", action="append", default=[], metavar="PERMISSION", help="security.insecure")
+    parser.add_argument("--squash", action="store_true", help="refused: layers stay as the steps made them")
+    parser.add_argument(
+        *("-o", "--output"),
+        action="append",
+        default=[],
+        metavar="DEST",
+        help="DIR, or type=local|tar|docker|oci,dest=PATH, or type=image|registry,name=NAME,push=true",
+    )
+    parser.add_argument("--push", action="store_true", help="short for -o type=registry")
+    parser.add_argument("--load", action="store_true", help="short for -o type=docker, which always is")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image's id only")
     parser.add_argument("--check", action="store_true", help="look for mistakes in the Dockerfile, and build nothing")
     parser.add_argument("--progress", choices=("auto", "plain"), default="auto")
@@ -42,21 +65,49 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, arguments: Namespace) -> int:
+    if arguments.squash:
+        raise UserError(
+            "--squash is not supported: layers stay as the steps made them.",
+            "Copy into a last stage to have one layer.",
+        )
     options = _options(arguments)
     if arguments.check:
         report, clean = builds.check(options)
         sys.stdout.write(f"{report}\n")
         return 0 if clean else 1
-    output = builds.parse_output(arguments.output) if arguments.output else None
+    outputs = [parse_output(text) for text in arguments.output]
+    if arguments.push:
+        outputs.append(OutputTo("registry", push=True))
+    options.tags += [name for output in outputs for name in output.names if name not in options.tags]
+    if any(output.push for output in outputs) and not options.tags:
+        raise UserError("There is no name to push the image by.", "Give it one: -t REGISTRY/NAME.")
     if arguments.iidfile:
         arguments.iidfile.unlink(missing_ok=True)
+    image_id = _build(
+        context, options, arguments, sys.stderr if any(one.destination == "-" for one in outputs) else sys.stdout
+    )
+    if arguments.iidfile:
+        arguments.iidfile.write_text(image_id)
+    if arguments.metadata_file:
+        facts = {"containerimage.config.digest": image_id, "image.name": ",".join(options.tags)}
+        arguments.metadata_file.write_text(json.dumps(facts, indent=2) + "\n")
+    for output in outputs:
+        write_output(context.client, image_id, options.tags, output, sys.stdout.buffer)
+    if any(output.push for output in outputs):
+        for tag in options.tags:
+            _push(context, tag, arguments.quiet)
+    return 0
+
+
+def _build(context: Context, options: builds.BuildOptions, arguments: Namespace, out: TextIO) -> str:
+    """The image's id; what the engine tells goes to `out`."""
     interactive = arguments.progress == "auto" and sys.stderr.isatty()
-    view: PlainView | StepView = StepView() if interactive else PlainView()
+    view: PlainView | StepView = StepView() if interactive else PlainView(out)
     image_id = ""
-    with ByteBar("Sending context", None) as bar:
-        messages = builds.start(context.client, options, bar.advance)
     kept: list[str] = []
-    with messages:
+    with contextlib.ExitStack() as opened:
+        with ByteBar("Sending context", None) as bar:
+            messages = opened.enter_context(builds.started(context.client, options, bar.advance))
         try:
             for message in messages:
                 if "aux" in message:
@@ -71,15 +122,16 @@ def run(context: Context, arguments: Namespace) -> int:
             raise
     view.end()
     if arguments.quiet:
-        sys.stdout.write(f"{image_id}\n")
-    if arguments.iidfile:
-        arguments.iidfile.write_text(image_id)
-    if arguments.metadata_file:
-        facts = {"containerimage.config.digest": image_id, "image.name": ",".join(options.tags)}
-        arguments.metadata_file.write_text(json.dumps(facts, indent=2) + "\n")
-    if output:
-        builds.write_output(context.client, image_id, output, sys.stdout.buffer)
-    return 0
+        out.write(f"{image_id}\n")
+        out.flush()
+    return image_id
+
+
+def _push(context: Context, name: str, quiet: bool) -> None:
+    repository, _, tag = with_default_tag(name).rpartition(":")
+    server = server_of(repository)
+    with context.client.push_image(repository, tag, Logins().find(server).header(server)) as messages:
+        show_transfer(f"Pushing {name}", messages, quiet)
 
 
 def _options(arguments: Namespace) -> builds.BuildOptions:
@@ -97,6 +149,9 @@ def _options(arguments: Namespace) -> builds.BuildOptions:
     options.network, options.add_hosts = arguments.network, arguments.add_host
     options.memory_bytes, options.shm_bytes = _size(arguments.memory), _size(arguments.shm_size)
     options.secrets = dict(_secret(entry) for entry in arguments.secret)
+    options.contexts = dict(_context(entry) for entry in arguments.build_context)
+    options.agents = dict(_agent(entry) for entry in arguments.ssh)
+    options.allowed = arguments.allow
     return options
 
 
@@ -104,6 +159,34 @@ def _argument(entry: str) -> tuple[str, str | None]:
     """`NAME` alone takes the value from the environment, and is left to the Dockerfile when there is none."""
     name, equals, value = entry.partition("=")
     return name, value if equals else os.environ.get(name)
+
+
+def _context(entry: str) -> tuple[str, str]:
+    name, equals, source = entry.partition("=")
+    if not equals or not name or not source:
+        raise UserError(
+            f"--build-context {entry}: invalid context value.", "Write NAME=DIR, NAME=docker-image://IMAGE or NAME=URL."
+        )
+    if source.startswith(("oci-layout://", "target:", "input:")):
+        raise UserError(
+            f"--build-context {entry}: {source.partition(':')[0]} is not supported by this version of Wherry."
+        )
+    return name, source
+
+
+def _agent(entry: str) -> tuple[str, str]:
+    """`ID` stands for the agent of SSH_AUTH_SOCK."""
+    id, equals, path = entry.partition("=")
+    path = path if equals else os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise UserError(
+            f"--ssh {entry}: there is no SSH agent: SSH_AUTH_SOCK is not set.", "Start one: `eval $(ssh-agent)`."
+        )
+    if "," in path or not Path(path).is_socket():
+        raise UserError(
+            f"--ssh {entry}: {path} is no socket.", "Add key files to an agent with `ssh-add FILE`, and lend that."
+        )
+    return id, path
 
 
 def _secret(entry: str) -> tuple[str, bytes]:
@@ -133,18 +216,21 @@ def _size(text: str) -> int:
 class PlainView:
     """Everything as it comes."""
 
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
     def show(self, message: dict[str, Any]) -> None:
         if "stream" in message:
-            sys.stdout.write(str(message["stream"]))
-            sys.stdout.flush()
+            self._out.write(str(message["stream"]))
+            self._out.flush()
         elif message.get("status"):
-            sys.stdout.write(f"{message['status']}\n")
+            self._out.write(f"{message['status']}\n")
 
     def failed(self) -> None:
-        sys.stdout.flush()
+        self._out.flush()
 
     def end(self) -> None:
-        sys.stdout.flush()
+        self._out.flush()
 
 
 class StepView:

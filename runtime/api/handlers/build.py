@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from runtime.api import filters, wire
 from runtime.api.errors import message_of
 from runtime.api.handlers.swarm import refuse
-from runtime.api.http1 import Answer, Request, StreamResponse
+from runtime.api.http1 import Answer, Hijacked, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
 from runtime.api.thread_streams import body_file
 from runtime.engine.build.cache import CacheEntry
 from runtime.engine.build.output import ImageMade, Message
 from runtime.engine.engine import Engine
 from runtime.engine.options.build import build_request
-from runtime.errors import NotSupported, WherryError
+from runtime.errors import InvalidParameter, NotSupported, WherryError
 
 if TYPE_CHECKING:
     from runtime.registry.transport import Credentials
@@ -44,6 +44,16 @@ async def build(engine: Engine, request: Request) -> Answer:
     messages = engine.builds.build(wanted, body_file(request.body_chunks()), credentials)
     first = await anext(messages, None)  # what fails before is answered with a status
     return StreamResponse(_lines(first, messages, wanted.quiet), headers={"Content-Type": "application/json"})
+
+
+async def lend_agent(engine: Engine, request: Request) -> Answer:
+    """Ours: the connection becomes an SSH agent of the client, for the builds that name its token."""
+    token = request.query.text("token")
+    if not token:
+        raise InvalidParameter("an SSH agent is lent under a token: there is none")
+    _, reader, writer = await request.hijack("application/vnd.wherry.ssh-agent")
+    await engine.builds.agents.lend(token, reader, writer)
+    return Hijacked()
 
 
 async def _lines(first: Message | None, messages: AsyncIterator[Message], quiet: bool) -> AsyncIterator[bytes]:
@@ -105,6 +115,7 @@ async def cancel(engine: Engine, request: Request) -> Answer:
 
 ROUTES: list[Route] = [
     ("POST", "/build", build),
+    ("POST", "/build/agents", lend_agent),
     ("POST", "/build/prune", prune),
     ("POST", "/build/cancel", cancel),
     ("POST", "/session", refuse(NO_BUILDKIT)),

@@ -116,7 +116,8 @@ class Build:
         if planned.base_image == "scratch":
             return StageState.scratch()
         platform = planned.platform or self._job.request.platform
-        return StageState.of_image(await self._job.finder.image(planned.base_image, platform, part))
+        name = self._job.named.image(planned.base_image)
+        return StageState.of_image(await self._job.finder.image(name, platform, part))
 
     async def _save_often(self) -> None:
         while True:

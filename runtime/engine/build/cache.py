@@ -24,6 +24,7 @@ from runtime.oci.image import Descriptor, History
 log = logging.getLogger(__name__)
 
 DIGESTS_KEPT = 512
+LINKED = "linked"  # the parent of a COPY --link, which is the same on top of any image
 Value = TypeVar("Value")
 
 

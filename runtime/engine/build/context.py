@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 from runtime.content import tar_reader
 from runtime.content.compression import Readable, decompressed
@@ -52,9 +52,9 @@ class ContextFile:
 class Context:
     """All files of a context by path, without leading slash; "" is the top."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, spool: IO[bytes] | None = None) -> None:
         """The spool is on the file system of `directory`; it goes with the block, or with the process."""
-        self._spool = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 (closed by `__exit__`)
+        self._spool = spool or tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 (closed by `__exit__`)
         self.spool_fd = self._spool.fileno()
         self.files: dict[str, ContextFile] = {"": ContextFile("directory", 0o755, 0)}
         self._children: dict[str, list[str]] | None = None
@@ -133,6 +133,15 @@ class Context:
         """Nothing if there is no such file."""
         self.files.pop(_path_of(path), None)
         self._children = None
+
+    def cut_out(self, top: str) -> Context:
+        """What is below `top` as a context of its own, on the same spool, and out of this one."""
+        part = Context(Path(), self._spool)
+        prefix = f"{_path_of(top)}/"
+        for path in [path for path in self.files if path.startswith(prefix)]:
+            part._put(path.removeprefix(prefix), self.files.pop(path))
+        self.remove(top)
+        return part
 
     def _add_other(self, path: str, entry: TarEntry) -> None:
         if entry.kind == tar_reader.HARD_LINK:

@@ -19,7 +19,7 @@ from runtime.dockerfile.model import Add, Copy, Heredoc
 from runtime.dockerfile.permissions import parse_chmod
 from runtime.dockerfile.sources import Kind, check_checksum, classify
 from runtime.engine.build import remote, trees
-from runtime.engine.build.cache import Recent
+from runtime.engine.build.cache import LINKED, Recent
 from runtime.engine.build.context import Context
 from runtime.engine.build.copying import ChangeMode, Placement, copy, unpack
 from runtime.engine.build.files import ContextFiles, Files, Item, Keep, MemoryFiles, TreeFiles, digest_of, select
@@ -55,15 +55,17 @@ async def _perform(
 ) -> None:
     keep = _keeping(instruction.exclude)
     parents = instruction.parents if isinstance(instruction, Copy) else False
-    tree = await _tree(stage, instruction.from_) if isinstance(instruction, Copy) and instruction.from_ else None
+    from_ = instruction.from_ if isinstance(instruction, Copy) else ""
+    context = stage.context_of(from_)
+    tree = None if context else await _tree(stage, from_)
     destination = _destination(stage, instruction.destination)
     made = MemoryFiles({one.name: one.content.encode() for one in instruction.heredocs})
     count = len(instruction.sources) + len(instruction.heredocs)
     try:
         local = tuple(source for source in instruction.sources if classify(source)[0] is Kind.LOCAL)
-        chosen = await _select(stage, tree, replace(instruction, sources=local), parents, keep)
+        chosen = await _select(stage, tree or context, replace(instruction, sources=local), parents, keep)
     except NotFound as error:
-        raise _missing(stage, name, error, tree is None) from None
+        raise _missing(name, error, not from_) from None
     if max(len(chosen.items), count) > 1 and not destination.endswith("/"):
         raise InvalidParameter(
             f"When using {name} with more than one source file, the destination must be a directory and end with a /"
@@ -81,12 +83,13 @@ async def _perform(
     unpacks_downloads = isinstance(instruction, Add) and bool(instruction.unpack)
 
     async def make() -> NewLayer | None:
-        async with stage.job.runner.snapshot(stage.state.chain_ids) as (_, rootfs):
+        async with stage.job.runner.snapshot(() if instruction.link else stage.state.chain_ids) as (_, rootfs):
 
             def work(roots: list[int]) -> None:
-                files: Files = TreeFiles(roots[1]) if tree else ContextFiles(stage.job.context)
-                context = stage.job.context
-                items = [item for item in chosen.items if not (unpacks and _unpack(context, roots[0], item, placement))]
+                files: Files = ContextFiles(context) if context else TreeFiles(roots[1])
+                items = list(chosen.items)
+                if context and unpacks:
+                    items = [item for item in items if not _unpack(context, roots[0], item, placement)]
                 groups = [(files, items), (made, inline.items)]
                 for source, item in fetched:
                     if not (unpacks_downloads and _unpack(source, roots[0], item, placement)):
@@ -97,7 +100,7 @@ async def _perform(
             return await stage.take_layer(rootfs)
 
     inputs = [owner, unpacks, unpacks_downloads, parents, [item.kept_parents for item in chosen.items]]
-    await stage.commit(created_by, stage.state.image_id, inputs, make)
+    await stage.commit(created_by, LINKED if instruction.link else stage.state.image_id, inputs, make)
 
 
 async def _fetch(stage: StageBuild, instruction: Copy | Add, source: str, opened: ExitStack) -> tuple[Context, Item]:
@@ -140,25 +143,24 @@ def _destination(stage: StageBuild, written: str) -> str:
 
 
 async def _select(
-    stage: StageBuild, tree: OverlayRootfs | None, instruction: Copy | Add, parents: bool, keep: Keep
+    stage: StageBuild, place: OverlayRootfs | Context | None, instruction: Copy | Add, parents: bool, keep: Keep
 ) -> _Selection:
     sources = instruction.sources
-    if not sources:
+    if not sources or place is None:
         return _Selection([], "")
-    known: Recent[_Selection] = stage.job.cache.digests
-    key = (tuple(tree.lower) if tree else (), sources, instruction.exclude, parents)
-    if tree and (found := known.get(key)):
-        return found
 
     def chosen(files: Files) -> _Selection:
         items = [item for item in select(files, sources, parents) if keep(item.path, item.is_directory)]
         return _Selection(items, digest_of(files, items, keep))
 
-    if tree:
-        selection = await trees.visit([tree], stage.job.place, lambda roots: chosen(TreeFiles(roots[0])))
+    if isinstance(place, Context):
+        return await asyncio.to_thread(chosen, ContextFiles(place))
+    known: Recent[_Selection] = stage.job.cache.digests
+    key = (tuple(place.lower), sources, instruction.exclude, parents)
+    if (selection := known.get(key)) is None:
+        selection = await trees.visit([place], stage.job.place, lambda roots: chosen(TreeFiles(roots[0])))
         known.put(key, selection)
-        return selection
-    return await asyncio.to_thread(chosen, ContextFiles(stage.job.context))
+    return selection
 
 
 def _inline(files: MemoryFiles, heredocs: Sequence[Heredoc]) -> _Selection:
@@ -168,7 +170,7 @@ def _inline(files: MemoryFiles, heredocs: Sequence[Heredoc]) -> _Selection:
     return _Selection(items, digest_of(files, items, _keeping(())))
 
 
-def _missing(stage: StageBuild, name: str, error: NotFound, in_context: bool) -> InvalidParameter:
+def _missing(name: str, error: NotFound, in_context: bool) -> InvalidParameter:
     what = str(error).partition('"/')[2].partition('"')[0]
     if in_context:
         return InvalidParameter(

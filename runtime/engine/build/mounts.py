@@ -25,9 +25,10 @@ from runtime.content.tree import data_size_bytes
 from runtime.dockerfile.heredoc import Script
 from runtime.dockerfile.model import RunMount
 from runtime.engine.build import trees
+from runtime.engine.build.agents import Agent, offered
 from runtime.engine.build.context import Context
 from runtime.engine.build.copying import Placement, copy
-from runtime.engine.build.files import ContextFiles, Item, TreeFiles, digest_of
+from runtime.engine.build.files import ContextFiles, Files, Item, TreeFiles, digest_of
 from runtime.engine.spec_gen import HostMount
 from runtime.errors import InvalidParameter, NotFound, NotSupported
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SECRETS_DIRECTORY = "/run/secrets"
+AGENT_SOCKET = "/run/buildkit/ssh_agent"
 SCRIPT_DIRECTORY = "/dev/pipes"  # BuildKit's; in a tmpfs, so that nothing of it gets into a layer
 
 
@@ -154,13 +156,15 @@ class Extras:
     mounts: list[HostMount] = field(default_factory=list)
     env: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
+    agents: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a bind mount's files come from: layers (top first), or the unpacked context when there are none."""
+    """Where a bind mount's files come from: layers (top first), or a context."""
 
-    lower: Sequence[str] | None = None
+    lower: Sequence[str] = ()
+    context: Context | None = None
 
 
 class Provider:
@@ -170,38 +174,33 @@ class Provider:
         self,
         runner: StepRunner,
         caches: CacheDirectories,
-        context: Context,
         scratch: Path,
         place: Path,
         given_secrets: Mapping[str, bytes],
+        agents: Mapping[str, Agent],
     ) -> None:
         self._runner = runner
         self._caches = caches
-        self._context = context
-        self._unpacked = UnpackedContext(context, scratch / "context")
+        self._unpacked: dict[Context, UnpackedContext] = {}
         self._scratch = scratch
         self._place = place
         self._secrets = given_secrets
+        self._agents = agents
 
     async def digest(self, mount: RunMount, source: Source) -> str:
         """What of a bind mount's content decides the result. Raises InvalidParameter."""
         path = mount.source.strip("/")
 
-        def of_context() -> str:
-            found, file = ContextFiles(self._context).find(path)
+        def digest(files: Files) -> str:
+            found, file = files.find(path)
             item = Item(found, posixpath.basename(found), file.kind == "directory")
-            return digest_of(ContextFiles(self._context), [item], lambda path, is_directory: True)
-
-        def of_tree(roots: list[int]) -> str:
-            found, file = TreeFiles(roots[0]).find(path)
-            item = Item(found, posixpath.basename(found), file.kind == "directory")
-            return digest_of(TreeFiles(roots[0]), [item], lambda path, is_directory: True)
+            return digest_of(files, [item], lambda path, is_directory: True)
 
         try:
-            if source.lower is None:
-                return await asyncio.to_thread(of_context)
+            if source.context:
+                return await asyncio.to_thread(digest, ContextFiles(source.context))
             tree = OverlayRootfs(list(source.lower) or [str(self._place)], "", "")
-            return await trees.visit([tree], self._place, of_tree)
+            return await trees.visit([tree], self._place, lambda roots: digest(TreeFiles(roots[0])))
         except NotFound as error:
             raise InvalidParameter(f"RUN --mount=type=bind,source={mount.source}: {error}") from None
 
@@ -222,8 +221,7 @@ class Provider:
                     self._secret(id, mount, target, extras)
                     continue
                 if mount.type == "ssh":
-                    if mount.required:
-                        raise NotSupported("RUN --mount=type=ssh: clients have no way to lend Wherry an SSH agent")
+                    await self._agent(held, id, mount, target, extras)
                     continue
                 extras.targets.append(target)
                 if mount.type == "tmpfs":
@@ -243,9 +241,11 @@ class Provider:
 
     async def _bind(self, held: AsyncExitStack, mount: RunMount, source: Source, target: str) -> HostMount:
         path = mount.source.strip("/")
-        if source.lower is None:
-            path = self._context.resolve(path)
-            lower = [str(await self._unpacked.path())]
+        if source.context:
+            path = source.context.resolve(path)
+            directory = self._scratch / f"context-{len(self._unpacked)}"
+            unpacked = self._unpacked.setdefault(source.context, UnpackedContext(source.context, directory))
+            lower = [str(await unpacked.path())]
         else:
             lower = list(source.lower) or [str(self._place)]
         if mount.read_only and len(lower) == 1:  # overlayfs wants two layers
@@ -274,6 +274,24 @@ class Provider:
         path.chmod(0o400 if mount.mode is None else mount.mode)
         extras.mounts.append(HostMount(str(path), target, ("bind", "ro", "rprivate")))
         extras.targets.append(target)
+
+    async def _agent(self, held: AsyncExitStack, id: str, mount: RunMount, target: str, extras: Extras) -> None:
+        """BuildKit's rules: nothing without the agent, unless it is required; SSH_AUTH_SOCK is the first one."""
+        name = mount.id or "default"
+        if name not in self._agents:
+            if mount.required:
+                raise InvalidParameter(f"unset ssh forward key {name}: `wherry build --ssh {name}` lends an agent")
+            return
+        target = target or f"{AGENT_SOCKET}.{extras.agents}"
+        path = self._runner.file_path(id, f"agent-{extras.agents}")
+        path.parent.mkdir(mode=0o710, exist_ok=True)
+        mode = 0o600 if mount.mode is None else mount.mode
+        await held.enter_async_context(offered(self._agents[name], path, (mount.uid or 0, mount.gid or 0), mode))
+        extras.mounts.append(HostMount(str(path), target, ("bind", "rprivate")))
+        extras.targets.append(target)
+        if not extras.agents:
+            extras.env.append(f"SSH_AUTH_SOCK={target}")
+        extras.agents += 1
 
     def _scratch_secret(self, id: str, extras: Extras, data: bytes) -> Path:
         """In the step's bundle, which is in memory on most hosts."""

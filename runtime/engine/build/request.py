@@ -12,7 +12,8 @@ class BuildRequest:
     """`host_config` holds the limits and networking of RUN steps as Docker's HostConfig names them.
 
     A value of `build_args` is None when the client named the argument only. `cache_from`: with any, only what these
-    images have is taken from the cache. `dockerfile_text` is a Dockerfile that came beside the context.
+    images have is taken from the cache. `dockerfile_text` is a Dockerfile that came beside the context. `contexts`:
+    by name `docker-image://NAME`, a URL, or `directory:PATH` in the context. `agents`: tokens of lent SSH agents.
     """
 
     dockerfile: str = "Dockerfile"
@@ -30,4 +31,7 @@ class BuildRequest:
     keep_intermediate: bool = False
     host_config: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    allowed: frozenset[str] = frozenset()
+    agents: Mapping[str, str] = field(default_factory=dict)
     registry_auth: str = ""

@@ -215,7 +215,7 @@ def _in_lower(rootfs: OverlayRootfs, target: str) -> bool:
 
 
 def _is_unchanged(rootfs: OverlayRootfs, directory: Path) -> bool:
-    """Whether a directory in the upper is there only for what was below it."""
+    """Whether a directory in the upper is there only for what was below it; a new one is taken for that."""
     relative = directory.relative_to(rootfs.upper)
     for layer in rootfs.lower:
         below = Path(layer) / relative
@@ -225,7 +225,7 @@ def _is_unchanged(rootfs: OverlayRootfs, directory: Path) -> bool:
             ours, theirs = directory.stat(), below.stat()
             same = (ours.st_mode, ours.st_uid, ours.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid)
             return same and "trusted.overlay.opaque" not in os.listxattr(directory)
-    return False
+    return True
 
 
 def _remove_if_empty(path: Path) -> bool:

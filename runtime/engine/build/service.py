@@ -6,6 +6,7 @@ import asyncio
 import logging
 import posixpath
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,13 @@ from runtime.dockerfile.platform_args import global_args
 from runtime.dockerfile.sources import Kind, classify_context
 from runtime.dockerfile.stages import plan
 from runtime.engine.build import remote
+from runtime.engine.build.agents import Agents
 from runtime.engine.build.arguments import SOURCE_DATE_EPOCH, BuildArguments
 from runtime.engine.build.build import Build
 from runtime.engine.build.cache import BuildCache, CacheEntry
 from runtime.engine.build.context import Context
 from runtime.engine.build.mounts import CacheDirectories, Provider, Scratch
+from runtime.engine.build.named import NamedContexts
 from runtime.engine.build.output import BuildOutput, Message, Part, Pulling
 from runtime.engine.build.request import BuildRequest
 from runtime.engine.build.run import StepRunner
@@ -61,6 +64,7 @@ class BuildService:
         trash: Trash,
     ) -> None:
         self.cache = cache
+        self.agents = Agents()
         self._settings = settings
         self._images = images
         self._snapshots = snapshots
@@ -80,7 +84,7 @@ class BuildService:
         `body` is the context's tar, read in a thread.
         """
         references = [parse_reference(tag) for tag in request.tags]
-        with Context(self._directory) as context:
+        with ExitStack() as opened, Context(self._directory) as context:
             if request.remote:
                 kind, git = classify_context(request.remote)
                 if kind is Kind.LOCAL:
@@ -90,20 +94,24 @@ class BuildService:
                     request = replace(request, dockerfile_text=only)
             else:
                 await asyncio.to_thread(context.receive, body)
+            named = NamedContexts()
+            await named.fill(request.contexts, context, self._directory, opened)
+            agents = opened.enter_context(self.agents.taken(request.agents))
             text = _dockerfile_text(request, context)
             dockerfile = parse(text)
             arguments = BuildArguments(request.build_args, _platform_arguments(request))
-            steps = plan(dockerfile, request.target, arguments.given, arguments.platforms)
+            steps = plan(dockerfile, request.target, arguments.given, arguments.platforms, request.contexts)
             arguments.set_globals(steps.global_args)
             with self._images.ingest() as ingest, self._scratch.made() as scratch:
                 place = self._settings.rootfs_dir
-                mounts = Provider(self._runner, self.caches, context, scratch, place, request.secrets)
+                mounts = Provider(self._runner, self.caches, scratch, place, request.secrets, agents)
                 finder = _Finder(self._images, self._distribution, request, credentials)
                 job = Job(
                     request,
                     dockerfile,
                     arguments,
                     context,
+                    named,
                     self._runner,
                     self._snapshots,
                     self.cache,

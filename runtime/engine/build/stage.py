@@ -26,18 +26,21 @@ from runtime.dockerfile.stages import stage_of
 from runtime.engine import faults
 from runtime.engine.build import copies, metadata, trees
 from runtime.engine.build.arguments import BuildArguments
-from runtime.engine.build.cache import BuildCache, Hit, find_in_images, key_of
+from runtime.engine.build.cache import LINKED, BuildCache, Hit, find_in_images, key_of
 from runtime.engine.build.context import Context
 from runtime.engine.build.copying import make_working_directory
 from runtime.engine.build.expanding import expanded
 from runtime.engine.build.mounts import SCRIPT_DIRECTORY, Provider, Source
+from runtime.engine.build.named import NamedContexts
 from runtime.engine.build.output import ImageMade, Part
 from runtime.engine.build.request import BuildRequest
 from runtime.engine.build.run import Command, Layers, StepRunner, clean_mount_points
 from runtime.engine.build.state import StageState, timestamp
 from runtime.engine.threads import to_the_end
-from runtime.errors import InvalidParameter, ProcessFault, WherryError
+from runtime.errors import InvalidParameter, PermissionDenied, ProcessFault, WherryError
 from runtime.oci.image import History
+
+INSECURE = "security.insecure"  # BuildKit's name of the permission
 
 
 class CommandFailed(InvalidParameter):
@@ -61,6 +64,7 @@ class Job:
     dockerfile: model.Dockerfile
     arguments: BuildArguments
     context: Context
+    named: NamedContexts
     runner: StepRunner
     snapshots: Snapshots
     cache: BuildCache
@@ -169,11 +173,19 @@ class StageBuild:
         make: Callable[[], Awaitable[NewLayer | None]],
         visible: bool = False,
     ) -> None:
-        """`inputs`: what besides `created_by` decides the result. `visible`: told as a step in a container."""
+        """`inputs`: what besides `created_by` decides the result. `visible`: told as a step in a container.
+
+        With the parent LINKED the layer is the same on whatever there is below it.
+        """
         key = key_of(parent, created_by, self.job.epoch_s, inputs)
         if hit := self._find(key, created_by):
             await self.part.say(" ---> Using cache\n")
-            self.state.add(hit.history, hit.layer)
+            layer = hit.layer
+            if layer and parent == LINKED:
+                layer = await to_the_end(
+                    asyncio.ensure_future(asyncio.to_thread(self.job.ingest.layer_on, self.state.chain_ids, layer))
+                )
+            self.state.add(hit.history, layer)
             return
         shown = key[:12]
         if visible:
@@ -185,7 +197,7 @@ class StageBuild:
         if self.state.author:
             history["author"] = self.state.author
         self.state.add(history, layer)
-        self.job.unsaved.append((key, parent, history, layer, created_by))
+        self.job.unsaved.append((key, "" if parent == LINKED else parent, history, layer, created_by))
 
     def _find(self, key: str, created_by: str) -> Hit | None:
         request = self.job.request
@@ -220,12 +232,17 @@ class StageBuild:
 
     async def lower_of(self, name: str) -> list[str]:
         """Those of the stage or image that a `from` names. Raises InvalidParameter, and what finding images does."""
-        index = stage_of(self.job.dockerfile, name, self.index)
+        index = None if name in self.job.named else stage_of(self.job.dockerfile, name, self.index)
         if index is not None:
             return self.lower(self.job.states[index].chain_ids)
         if name.lower() == "scratch":
             raise InvalidParameter("invalid from flag value scratch: scratch has no files to copy")
+        name = self.job.named.image(name)
         return self.lower((await self.job.finder.image(name, self.job.request.platform, self.part)).chain_ids)
+
+    def context_of(self, name: str) -> Context | None:
+        """The files that a `from` names: of the build's context for "", None for a stage or an image."""
+        return self.job.named.files(name) if name else self.job.context
 
     def read_file(self, path: str) -> bytes | None:
         lower = self.lower(self.state.chain_ids)
@@ -279,6 +296,11 @@ class StageBuild:
         if instruction.network != "default":
             host_config["NetworkMode"] = instruction.network
         if instruction.security == "insecure":
+            if INSECURE not in self.job.request.allowed:
+                raise PermissionDenied(
+                    f"{INSECURE} is not allowed: RUN --security=insecure has all rights on this machine, "
+                    f"which `wherry build --allow {INSECURE}` gives it"
+                )
             host_config["Privileged"] = True
         mounts = [await self._mount(text) for text in instruction.mounts]
         user, working_dir = state.settings.get("User") or "", state.working_dir
@@ -313,6 +335,8 @@ class StageBuild:
     async def _mount(self, text: str) -> tuple[model.RunMount, Source]:
         variables = self.state.variables
         mount = parse_mount(text, lambda word: expand(word, variables, self._escape))
-        if mount.type != "bind" or not mount.from_:
+        if mount.type != "bind":
             return mount, Source()
+        if context := self.context_of(mount.from_):
+            return mount, Source(context=context)
         return mount, Source(await self.lower_of(mount.from_))

@@ -47,6 +47,9 @@ def build_request(query: Query, secrets: str = "") -> BuildRequest:
         keep_intermediate=not query.flag("rm", True) and not query.flag("forcerm"),
         host_config=_host_config(query),
         secrets=_secrets(secrets),
+        contexts=_document(query, "contexts", dict, lambda value: isinstance(value, str)),
+        allowed=frozenset(query.texts("allow")),
+        agents=_document(query, "agents", dict, lambda value: isinstance(value, str)),
     )
 
 

@@ -1,0 +1,137 @@
+"""The files an image is built from, packed as .dockerignore wants it."""
+
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from app.core.errors import UserError
+from runtime.dockerfile.ignore import Matcher, file_names, parse_file
+from runtime.errors import InvalidParameter
+
+OnBytes = Callable[[int], None]
+
+_PIECE_BYTES = 1 << 20
+_OWN_DOCKERFILE = ".dockerfile.wherry"  # a Dockerfile from outside the context, inside of it
+
+
+def local_context(
+    context: str, dockerfile: str, dockerfile_text: bytes | None, directories: Mapping[str, str], on_bytes: OnBytes
+) -> tuple[str, Iterator[bytes]]:
+    """The Dockerfile's name in the context, and the context as a tar. Raises UserError.
+
+    `context` is a directory, or "-" for a `dockerfile_text` alone. `directories` come with it, below the names given.
+    """
+    extra: dict[str, bytes] = {}
+    for other in directories.values():
+        if not Path(other).is_dir():
+            raise UserError(f"failed to get build context {other}: it is no directory.")
+    if context == "-":
+        extra[_OWN_DOCKERFILE] = dockerfile_text or b""
+        return _OWN_DOCKERFILE, _counted(_all_of(None, Matcher(()), extra, (), directories), on_bytes)
+    top = Path(context)
+    if not top.is_dir():
+        raise UserError(f"unable to prepare context: path {str(top)!r} not found.")
+    if dockerfile_text is not None:
+        name, extra[_OWN_DOCKERFILE] = _OWN_DOCKERFILE, dockerfile_text
+    else:
+        path = Path(dockerfile) if dockerfile else top / "Dockerfile"
+        if not path.is_file():
+            raise UserError(f"the Dockerfile {path} cannot be found.", "Name another with -f FILE.")
+        try:
+            name = path.resolve().relative_to(top.resolve()).as_posix()
+        except ValueError:
+            name, extra[_OWN_DOCKERFILE] = _OWN_DOCKERFILE, path.read_bytes()
+    keep = (name, *file_names(name))  # the engine leaves them out of what is copied
+    return name, _counted(_all_of(top, matcher_of(top, name), extra, keep, directories), on_bytes)
+
+
+def matcher_of(top: Path, dockerfile: str) -> Matcher:
+    """What to leave out of the directory. Raises UserError."""
+    for name in file_names(dockerfile) if dockerfile else (".dockerignore",):
+        if (top / name).is_file():
+            try:
+                return Matcher(parse_file((top / name).read_bytes()))
+            except InvalidParameter as error:
+                raise UserError(f"{top / name}: {error}.") from None
+    return Matcher(())
+
+
+def _all_of(
+    top: Path | None, matcher: Matcher, extra: Mapping[str, bytes], keep: Sequence[str], directories: Mapping[str, str]
+) -> Iterator[bytes]:
+    for name, data in extra.items():
+        own = tarfile.TarInfo(name)
+        own.size = len(data)
+        yield own.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+    if top:
+        yield from _pack(top, matcher, keep, "")
+    for name, directory in directories.items():
+        yield from _pack(Path(directory), matcher_of(Path(directory), ""), (), f"{name}/")
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _pack(top: Path, matcher: Matcher, keep: Sequence[str], prefix: str) -> Iterator[bytes]:
+    """Owners and the access times of files are nobody's business: everything is root's, as docker has it."""
+    pending = [""]
+    while pending:
+        directory = pending.pop()
+        with os.scandir(os.path.join(top, directory)) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        below = []
+        for entry in entries:
+            path = f"{directory}/{entry.name}" if directory else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if not matcher.skips(path):
+                    below.append(path)
+                    if not matcher.ignores(path):
+                        yield _head(prefix + path, entry.stat(follow_symlinks=False), tarfile.DIRTYPE)
+            elif path in keep or not matcher.ignores(path):
+                yield from _file(Path(entry.path), prefix + path, entry.stat(follow_symlinks=False))
+        pending += reversed(below)
+
+
+def _file(path: Path, name: str, info: os.stat_result) -> Iterator[bytes]:
+    if stat.S_ISLNK(info.st_mode):
+        yield _head(name, info, tarfile.SYMTYPE, os.readlink(path))
+        return
+    if not stat.S_ISREG(info.st_mode):
+        return  # sockets and pipes
+    try:
+        file = path.open("rb")
+    except OSError as failed:
+        raise UserError(f"{path} cannot be read: {failed.strerror}.", "Leave it out in .dockerignore.") from failed
+    with file:
+        info = os.fstat(file.fileno())
+        yield _head(name, info, tarfile.REGTYPE)
+        left = info.st_size
+        while left:
+            piece = file.read(min(left, _PIECE_BYTES)) or bytes(min(left, _PIECE_BYTES))
+            left -= len(piece)
+            yield piece
+        yield bytes(-info.st_size % tarfile.BLOCKSIZE)
+
+
+def _head(name: str, info: os.stat_result, kind: bytes, target: str = "") -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    entry.mode = stat.S_IMODE(info.st_mode)
+    entry.mtime = int(info.st_mtime)
+    entry.size = info.st_size if kind == tarfile.REGTYPE else 0
+    return entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _counted(pieces: Iterator[bytes], on_bytes: OnBytes) -> Iterator[bytes]:
+    """In pieces of a size worth sending."""
+    pending: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        pending.append(piece)
+        size += len(piece)
+        if size >= _PIECE_BYTES:
+            yield b"".join(pending)
+            on_bytes(size)
+            pending, size = [], 0
+    yield b"".join(pending)
+    on_bytes(size)
