@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import urlencode
 
 from app.engine.models import (
     Container,
@@ -263,6 +264,13 @@ class EngineClient:
     def export_container(self, name: str) -> Response:
         """A container's files as a tar, read with `read_some`."""
         return self._transport.open("GET", f"/containers/{segment(name)}/export", patient=True)
+
+    def verify_images(self, names: Sequence[str], repair: bool, authorizations: str) -> JsonStream[dict[str, Any]]:
+        """Wherry's own; all images when none is named. `authorizations` is X-Registry-Config."""
+        query = urlencode([*(("image", name) for name in names), ("repair", int(repair))])
+        headers = {"X-Registry-Config": authorizations}
+        response = self._transport.open("POST", f"/wherry/images/verify?{query}", None, None, headers, patient=True)
+        return JsonStream(response, dict)
 
     def tag_image(self, reference: str, repository: str, tag: str) -> None:
         self._transport.json("POST", f"/images/{segment(reference)}/tag", {"repo": repository, "tag": tag})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
 
 from runtime.api import filters, wire
 from runtime.api.errors import message_of
+from runtime.api.handlers.registries import credentials_by_domain
 from runtime.api.handlers.swarm import refuse
 from runtime.api.http1 import Answer, Hijacked, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
@@ -20,9 +18,6 @@ from runtime.engine.engine import Engine
 from runtime.engine.options.build import build_request
 from runtime.errors import InvalidParameter, NotSupported, WherryError
 
-if TYPE_CHECKING:
-    from runtime.registry.transport import Credentials
-
 log = logging.getLogger(__name__)
 
 NO_BUILDKIT = NotSupported("BuildKit is not part of Wherry: set DOCKER_BUILDKIT=0, or use wherry build")
@@ -32,15 +27,7 @@ PRUNE_FILTERS = ("id", "inuse", "parent", "private", "shared", "type", "until", 
 
 async def build(engine: Engine, request: Request) -> Answer:
     wanted = build_request(request.query, request.headers.get(SECRETS_HEADER, ""))
-    configured = _configured(request)
-
-    def credentials(domain: str) -> Credentials:
-        from runtime.registry.transport import Credentials
-
-        found = configured.get(domain) or configured.get("https://index.docker.io/v1/" if domain == "docker.io" else "")
-        found = found or {}
-        return Credentials(found.get("username", ""), found.get("password", ""), found.get("identitytoken", ""))
-
+    credentials = credentials_by_domain(request)
     messages = engine.builds.build(wanted, body_file(request.body_chunks()), credentials)
     first = await anext(messages, None)  # what fails before is answered with a status
     return StreamResponse(_lines(first, messages, wanted.quiet), headers={"Content-Type": "application/json"})
@@ -77,16 +64,6 @@ async def _lines(first: Message | None, messages: AsyncIterator[Message], quiet:
 
 def _line(message: Message, quiet: bool) -> bytes:
     return b"" if quiet else wire.build_line(message)
-
-
-def _configured(request: Request) -> dict[str, dict[str, str]]:
-    """X-Registry-Config: credentials by host, as the client has them; unreadable ones are none."""
-    text = request.headers.get("x-registry-config", "")
-    try:
-        document: Any = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-        return {host: {key.lower(): str(value) for key, value in entry.items()} for host, entry in document.items()}
-    except (ValueError, AttributeError):
-        return {}
 
 
 async def prune(engine: Engine, request: Request) -> Answer:
