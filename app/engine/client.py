@@ -256,6 +256,10 @@ class EngineClient:
         response = self._transport.open("POST", "/build/agents", {"token": token}, headers=_UPGRADE)
         return AttachedStream(response, tty=True)
 
+    def exported_cache(self, image_id: str, mode: str) -> Response:
+        """The build cache of an image just built: a tar of an OCI layout, read with `read_some`."""
+        return self._transport.open("GET", "/build/cache", {"image": image_id, "mode": mode}, patient=True)
+
     def prune_builds(self, all: bool, keep_bytes: int) -> tuple[list[str], int]:
         """Empty the build cache; what was removed, and the bytes freed."""
         answer = self._transport.json("POST", "/build/prune", {"all": all, "keep-storage": keep_bytes}, patient=True)

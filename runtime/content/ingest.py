@@ -72,6 +72,9 @@ class Ingest:
     def read_blob(self, blob: str) -> bytes:
         return self._contents.layout.read(blob)
 
+    def blob_size(self, blob: str) -> int:
+        return self._contents.layout.path(blob).stat().st_size
+
     def open_blob(self, blob: str) -> IO[bytes]:
         return self._contents.layout.open(blob)
 

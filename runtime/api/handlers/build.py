@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -11,7 +12,7 @@ from runtime.api.handlers.registries import credentials_by_domain
 from runtime.api.handlers.swarm import refuse
 from runtime.api.http1 import Answer, Hijacked, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
-from runtime.api.thread_streams import body_file
+from runtime.api.thread_streams import body_file, produced
 from runtime.engine.build.cache import CacheEntry
 from runtime.engine.build.output import ImageMade, Message
 from runtime.engine.engine import Engine
@@ -66,6 +67,13 @@ def _line(message: Message, quiet: bool) -> bytes:
     return b"" if quiet else wire.build_line(message)
 
 
+async def export_cache(engine: Engine, request: Request) -> Answer:
+    """Ours: the cache of an image just built, as a tar of an OCI layout."""
+    write = engine.builds.built.writer(request.query.text("image"), request.query.text("mode") or "min")
+    chunks = produced(lambda out: asyncio.to_thread(write, out))
+    return StreamResponse(chunks, headers={"Content-Type": "application/x-tar"})
+
+
 async def prune(engine: Engine, request: Request) -> Answer:
     chosen = filters.read(request.query, PRUNE_FILTERS)
     until_ns = filters.until_ns(chosen)
@@ -93,6 +101,7 @@ async def cancel(engine: Engine, request: Request) -> Answer:
 ROUTES: list[Route] = [
     ("POST", "/build", build),
     ("POST", "/build/agents", lend_agent),
+    ("GET", "/build/cache", export_cache),
     ("POST", "/build/prune", prune),
     ("POST", "/build/cancel", cancel),
     ("POST", "/session", refuse(NO_BUILDKIT)),

@@ -26,6 +26,7 @@ from runtime.engine.build.agents import Agents
 from runtime.engine.build.arguments import SOURCE_DATE_EPOCH, BuildArguments
 from runtime.engine.build.build import Build
 from runtime.engine.build.cache import BuildCache, CacheEntry
+from runtime.engine.build.cache_export import BuiltSteps, CacheExporter
 from runtime.engine.build.context import Context
 from runtime.engine.build.mounts import CacheDirectories, Provider, Scratch
 from runtime.engine.build.named import NamedContexts
@@ -65,6 +66,7 @@ class BuildService:
     ) -> None:
         self.cache = cache
         self.agents = Agents()
+        self.built = BuiltSteps(cache, images)
         self._settings = settings
         self._images = images
         self._snapshots = snapshots
@@ -94,6 +96,8 @@ class BuildService:
                     request = replace(request, dockerfile_text=only)
             else:
                 await asyncio.to_thread(context.receive, body)
+            exporter = CacheExporter(self.built, self._distribution.settings, credentials)
+            imported = await exporter.imported(request.imports, context, opened)
             named = NamedContexts()
             await named.fill(request.contexts, context, self._directory, opened)
             agents = opened.enter_context(self.agents.taken(request.agents))
@@ -123,8 +127,9 @@ class BuildService:
                     _epoch(arguments),
                     _count(dockerfile, steps, request),
                     self._cache_images(request),
+                    imported,
                 )
-                async for message in self._run(job, steps, references):
+                async for message in self._run(job, steps, references, exporter):
                     yield message
 
     async def prune(
@@ -138,9 +143,11 @@ class BuildService:
         self._events.publish(Event("builder", "prune", "", {"reclaimed": str(freed_bytes)}))
         return removed, freed_bytes
 
-    async def _run(self, job: Job, steps: BuildPlan, references: list[Reference]) -> AsyncIterator[Message]:
+    async def _run(
+        self, job: Job, steps: BuildPlan, references: list[Reference], exporter: CacheExporter
+    ) -> AsyncIterator[Message]:
         output = BuildOutput()
-        running = asyncio.create_task(Build(job, steps, output).run(self._images, job.ingest, references))
+        running = asyncio.create_task(Build(job, steps, output, exporter).run(self._images, job.ingest, references))
         running.add_done_callback(lambda _: output.end())
         try:
             async for message in output.messages():
