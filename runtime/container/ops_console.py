@@ -47,7 +47,7 @@ class UseStdio(NamedTuple):
 
 
 class OwnStdio(NamedTuple):
-    """Give 0, 1 and 2 to the program's user, so that it can open /dev/stdout again."""
+    """Give 0, 1 and 2 to the program's user (an id of the host's), so that it can open /dev/stdout again."""
 
     uid: int
 

@@ -6,6 +6,7 @@ import resource
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from runtime.container.ids import Ids
 from runtime.container.op import Init, Refused
 from runtime.linux import capabilities, seccomp
 from runtime.linux.files import read_file, write_file
@@ -83,11 +84,13 @@ class EnterContainer(NamedTuple):
     """The namespaces of the process at `pidfd`, and its root directory.
 
     setns(2) leaves a process at the mount namespace's own root, which is not the container's where the engine itself
-    runs in a chroot: pivot_root(2) moved that chroot's root, no more.
+    runs in a chroot: pivot_root(2) moved that chroot's root, no more. With `ids` it has a user namespace, which is
+    opened here and entered last (`ops_user_namespace`).
     """
 
     pidfd: int
     flags: int
+    ids: Ids | None = None
 
     def describe(self) -> str:
         return "enter the container"
@@ -96,6 +99,9 @@ class EnterContainer(NamedTuple):
         fdinfo = read_file(f"/proc/self/fdinfo/{self.pidfd}").decode()
         pid = next(line.split()[1] for line in fdinfo.splitlines() if line.startswith("Pid:"))
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self.ids:
+            init.ids = self.ids
+            init.user_namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             setns(self.pidfd, self.flags)
             os.fchdir(root)

@@ -8,10 +8,11 @@ import functools
 import json
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from runtime.container import init
 from runtime.container.facts import HostFacts
+from runtime.container.ids import Ids
 from runtime.container.init import Plan
 from runtime.container.op import Refused
 from runtime.container.plan import (
@@ -20,6 +21,7 @@ from runtime.container.plan import (
     compile_container,
     compile_exec,
     pid_namespace_path,
+    user_namespace_ids,
 )
 from runtime.container.report import Report
 from runtime.container.spawn import Child, spawn
@@ -82,11 +84,13 @@ def start_exec(
 
     Raises Refused if the container is not running, or config.json of its bundle cannot be read.
     """
-    flags = _filter_flags_of(launch.bundle)
+    known = _known_of(launch.bundle)
+    flags = known.filter_flags
 
     def main(report: Report) -> NoReturn:
         def compiled() -> Plan:
-            filtered = launch if flags is None else _with_filter(launch, filter_dir, flags)
+            entering = launch._replace(ids=known.ids)
+            filtered = entering if flags is None else _with_filter(entering, filter_dir, flags)
             return compile_exec(_read_json(process), filtered, container, facts)
 
         run_compiled(compiled, report)
@@ -134,24 +138,31 @@ def _with_filter(launch: Launch, filter_dir: str, flags: int) -> Launch:
     return launch._replace(seccomp=bpf, seccomp_flags=flags)
 
 
-def _filter_flags_of(bundle: str) -> int | None:
-    """Those of the filter of a bundle's processes, None if they have none."""
+class _Known(NamedTuple):
+    """What every exec asks of a bundle: the flags of its processes' filter, and its user namespace's maps, if any."""
+
+    filter_flags: int | None
+    ids: Ids | None
+
+
+def _known_of(bundle: str) -> _Known:
     path = os.path.join(bundle, CONFIG_NAME)
     try:
         changed_ns = os.stat(path).st_mtime_ns
     except OSError as error:
         raise _unreadable(path, error) from None
-    return _filter_flags(bundle, changed_ns)
+    return _known(bundle, changed_ns)
 
 
 @functools.lru_cache(_BUNDLES_KEPT)
-def _filter_flags(bundle: str, changed_ns: int) -> int | None:
+def _known(bundle: str, changed_ns: int) -> _Known:
     # A container has many execs, and to parse its config.json takes as long as a third of one.
     spec = read_config(bundle)
 
-    def read() -> int | None:
+    def read() -> _Known:
         wanted = spec.get("linux", {}).get("seccomp")
-        return None if wanted is None else seccomp.filter_flags(wanted)
+        flags = None if wanted is None else seccomp.filter_flags(wanted)
+        return _Known(flags, user_namespace_ids(spec))
 
     return _checked(read)
 

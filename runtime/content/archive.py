@@ -131,20 +131,31 @@ def write_diff(upper: Path, out: Writable, leave_out: Container[str] = (), lates
     tree.end()
 
 
-def export_tree(top: Path | int, out: Writable) -> None:
+Owner = Callable[[int, int], tuple[int, int]]
+"""From a file's uid and gid to those it is shown with."""
+
+
+def export_tree(top: Path | int, out: Writable, shown: Owner | None = None) -> None:
     """Writes everything below `top`, a mounted root file system, as a plain tar; other mounts stay empty."""
-    tree = _TreeReader(out)
+    tree = _TreeReader(out, shown=shown)
     for node in walk(top):
         tree.write(node, node.path)
     tree.end()
 
 
-def export_path(parent_fd: int, name: str, shown_as: str, out: Writable, enter: Callable[[str], bool]) -> None:
+def export_path(
+    parent_fd: int,
+    name: str,
+    shown_as: str,
+    out: Writable,
+    enter: Callable[[str], bool],
+    shown: Owner | None = None,
+) -> None:
     """Writes the file `name` with all below it as a tar, under the name `shown_as`; symlinks are not followed.
 
     `enter(path)`: whether to go into what is mounted at `path`, relative to the file.
     """
-    tree = _TreeReader(out)
+    tree = _TreeReader(out, shown=shown)
     info = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
     tree.write(Node(shown_as, name, parent_fd, info), shown_as)
     if stat.S_ISDIR(info.st_mode):
@@ -160,8 +171,15 @@ def export_path(parent_fd: int, name: str, shown_as: str, out: Writable, enter: 
 class _TreeReader:
     """Writes the nodes of one walk."""
 
-    def __init__(self, out: Writable, whiteouts: bool = False, latest_mtime_s: int | None = None) -> None:
+    def __init__(
+        self,
+        out: Writable,
+        whiteouts: bool = False,
+        latest_mtime_s: int | None = None,
+        shown: Owner | None = None,
+    ) -> None:
         self._out = out
+        self._shown = shown
         self._whiteouts = whiteouts
         self._latest_mtime_s = latest_mtime_s
         self._first_names: dict[tuple[int, int], str] = {}  # of files with several
@@ -214,6 +232,8 @@ class _TreeReader:
         entry.type = kind
         entry.mode = stat.S_IMODE(info.st_mode)
         entry.uid, entry.gid = info.st_uid, info.st_gid
+        if self._shown:
+            entry.uid, entry.gid = self._shown(info.st_uid, info.st_gid)
         entry.mtime = int(info.st_mtime)
         if self._latest_mtime_s is not None:
             entry.mtime = min(entry.mtime, self._latest_mtime_s)

@@ -18,7 +18,7 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
-from runtime.engine import faults, names, sharing, spec_gen
+from runtime.engine import faults, names, sharing, spec_gen, user_namespaces
 from runtime.engine.bundle import Bundles
 from runtime.engine.cgroup_parents import CgroupParents
 from runtime.engine.container import Container, Health, State
@@ -202,6 +202,7 @@ class ContainerService:
                 warnings.append("Published ports are discarded when using host network mode")
             container.links = self._links.resolve(container, self.get)
             spec_gen.check(container.options)
+            user_namespaces.check(container.options, self._settings.user_ids)
             self._bundles.init_program(container)
             rootfs = self._snapshots.prepare(id, image)
             undo.callback(self._snapshots.remove, id)

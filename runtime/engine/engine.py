@@ -31,7 +31,7 @@ from runtime.engine.networks import NetworkService
 from runtime.engine.processes import ProcessTable
 from runtime.engine.prune import Pruner
 from runtime.engine.roots import Roots
-from runtime.engine.settings import EngineSettings
+from runtime.engine.settings import DATA_ROOT_MODE, EngineSettings
 from runtime.engine.store import Store
 from runtime.engine.usage import Usage
 from runtime.engine.volumes import Volume, VolumeService, measure
@@ -70,7 +70,7 @@ class Engine:
 
     async def _open(self) -> None:
         settings = self.settings
-        settings.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        settings.data_root.mkdir(mode=DATA_ROOT_MODE, parents=True, exist_ok=True)
         settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         settings.seccomp_cache.mkdir(mode=0o700, exist_ok=True)
         self._exits.callback(os.close, _lock(settings.lock_path))

@@ -19,7 +19,7 @@ from typing import Any
 
 from runtime.cgroups import Cgroup, host_facts, open_cgroup
 from runtime.content.snapshots import OverlayRootfs, Snapshots
-from runtime.engine import sharing
+from runtime.engine import sharing, user_namespaces
 from runtime.engine.bundle import Bundles
 from runtime.engine.container import Container
 from runtime.engine.networks import NetworkService
@@ -115,6 +115,7 @@ class StepRunner:
         container = Container(
             id, f"build-{id[:12]}", 0, "", "", config, host_config, {}, {}, self._settings.containers_dir / id
         )
+        user_namespaces.check(container.options, self._settings.user_ids)
         container.networks = self._networks.plan(container.options)
         async with AsyncExitStack() as undo:
             donor = sharing.network_donor(container, self._find_container)
