@@ -64,7 +64,7 @@ class MachineManager:
                 paths,
                 "broken",
                 f"QEMU (pid {orphan.pid}) runs, but the hostagent that owned it has died; "
-                "starting the machine powers it off and starts anew.",
+                "starting the machine takes it over, with its containers.",
             )
         return self._status(paths, "stopped")
 

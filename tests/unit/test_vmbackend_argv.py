@@ -41,6 +41,7 @@ FACTS = LaunchFacts(
     memory_mib=1500,
     data_disk=Path("/m/data.qcow2"),
     qmp_address="unix:/m/qmp.sock",
+    rescue_socket=Path("/m/rescue.sock"),
     console_address="tcp:127.0.0.1:4711",
     console_log=Path("/m/console.log"),
     tsc_khz=None,
@@ -87,8 +88,10 @@ def test_ssh_is_forwarded_from_loopback_on_a_port_qemu_picks() -> None:
     assert "net=10.0.2.0/24" in netdev
 
 
-def test_qemu_connects_to_us_and_listens_nowhere() -> None:
+def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:
     argv = build_argv(FACTS)
+    assert values(argv, "-chardev")[1] == "socket,id=rescue,path=/m/rescue.sock,server=on,wait=off"
+    argv = build_argv(replace(FACTS, rescue_socket=None))
     qmp, console = values(argv, "-chardev")
     assert qmp == "socket,id=qmp,path=/m/qmp.sock"
     assert console.startswith("socket,id=console,host=127.0.0.1,port=4711,")

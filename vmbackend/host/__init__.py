@@ -7,7 +7,7 @@ Every adapter offers the same names:
   None when there is no such process.
 - `kill_process(pid)`: end it at once. `detached_process_options()`: `subprocess` keywords for a child without
   a window or terminal that outlives its parent. `tie_to_this_process(pid)`: let the system end the child with us
-  where it can.
+  where it can; `ORPHANS_LIVE_ON` says where it cannot.
 - `make_private(path)`: readable by this user alone. `try_lock(fd)`: an exclusive lock that dies with its holder.
 - `bind_local(path)`, `connect_local(address)`: a stream socket for this user's own processes, a path or a
   loopback port; the address is `unix:PATH` or `tcp:HOST:PORT`, see `address_of`.
@@ -25,6 +25,7 @@ if sys.platform == "win32":
     from vmbackend.host.pipe_windows import EngineListener, connect_engine, engine_host
     from vmbackend.host.windows import (
         ACCELERATOR_CANDIDATES,
+        ORPHANS_LIVE_ON,
         QEMU_INSTALL_COMMAND,
         accelerator_obstacle,
         bind_local,
@@ -56,6 +57,7 @@ elif sys.platform == "darwin":
         runtime_home,
     )
     from vmbackend.host.posix import (
+        ORPHANS_LIVE_ON,
         EngineListener,
         bind_local,
         connect_engine,
@@ -82,6 +84,7 @@ else:
         runtime_home,
     )
     from vmbackend.host.posix import (
+        ORPHANS_LIVE_ON,
         EngineListener,
         bind_local,
         connect_engine,
@@ -98,6 +101,7 @@ else:
 
 __all__ = [
     "ACCELERATOR_CANDIDATES",
+    "ORPHANS_LIVE_ON",
     "QEMU_INSTALL_COMMAND",
     "EngineListener",
     "accelerator_obstacle",

@@ -20,6 +20,10 @@ assert sys.platform != "win32"
 _BACKLOG = 1024
 
 
+# Whether QEMU outlives a killed hostagent, so that the next one can take it over.
+ORPHANS_LIVE_ON = True
+
+
 def kill_process(pid: int) -> None:
     """End a process at once; one that is gone already is fine."""
     try:
@@ -34,7 +38,7 @@ def detached_process_options() -> dict[str, Any]:
 
 
 def tie_to_this_process(pid: int) -> None:
-    """Nothing: QEMU may outlive a killed hostagent here, so that the next one can power the guest off cleanly."""
+    """Nothing: QEMU may outlive a killed hostagent here, so that the next one can take it over."""
 
 
 def make_private(path: Path) -> None:

@@ -102,6 +102,10 @@ def process_start_time(pid: int) -> int | None:
         _kernel32.CloseHandle(wintypes.HANDLE(handle))
 
 
+# Whether QEMU outlives a killed hostagent, so that the next one can take it over.
+ORPHANS_LIVE_ON = False
+
+
 def kill_process(pid: int) -> None:
     handle = _kernel32.OpenProcess(_PROCESS_TERMINATE, False, pid)
     if handle:

@@ -5,11 +5,11 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmbackend import host
 from vmbackend.errors import GuestUnreachable
@@ -21,7 +21,7 @@ from vmbackend.machine.console import Console
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
 from vmbackend.qemu.argv import NETDEV, LaunchFacts, build_argv
-from vmbackend.qemu.process import QemuProcess
+from vmbackend.qemu.process import QemuProcess, RunningQemu
 from vmbackend.qemu.qmp import Monitor, MonitorError, accept_once
 
 if TYPE_CHECKING:
@@ -53,19 +53,33 @@ class QemuEnded(Exception):
 
 
 class StartedQemu:
-    """A QEMU that is about to connect to our listeners. `ended` resolves to its exit code."""
+    """A QEMU that is about to connect to our listeners, or one that was adopted, whose console nobody reads any more.
 
-    def __init__(self, process: QemuProcess, qmp_listener: socket.socket, console_listener: socket.socket) -> None:
+    `ended` resolves to its exit code; `details` is what its record says.
+    """
+
+    def __init__(
+        self,
+        process: RunningQemu,
+        details: Mapping[str, Any],
+        take_monitor: Callable[[], Awaitable[Monitor]],
+        take_console: Callable[[], Awaitable[socket.socket]] | None,
+    ) -> None:
         self.process = process
-        self.qmp_listener = qmp_listener
-        self.console_listener = console_listener
-        self.started_at = time.time()
+        self.details = details
+        self.take_monitor = take_monitor
+        self.take_console = take_console
+        self.started_at: float = details["started_at"]
         self.ended = asyncio.create_task(process.wait())
 
     def end(self) -> QemuEnded:
         """How it ended, once it has."""
         code = self.ended.result()
         return QemuEnded(self.process.describe_end(code), worth_retrying=code == 0)
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await asyncio.wait([self.ended])
 
     async def unless_ended(self, work: Awaitable[T]) -> T:
         """Await `work`. Raises QemuEnded as soon as QEMU ends instead."""
@@ -83,10 +97,11 @@ class StartedQemu:
 
 
 async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitStack) -> StartedQemu:
-    """Start QEMU; `undo` ends it. Raises OSError."""
+    """Start QEMU; `undo` ends it. Raises StartFailed, OSError."""
     image = prepared.image
     if paths.console_log.exists():
         paths.console_log.replace(paths.previous_console_log)
+    undo.callback(paths.rescue_socket.unlink, missing_ok=True)
     qmp_listener = _listen(paths.qmp_socket, undo)
     console_listener = _listen(paths.console_socket, undo)
     argv = build_argv(
@@ -98,6 +113,7 @@ async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitSta
             cpus=prepared.settings.cpus,
             memory_mib=prepared.settings.memory_mib,
             data_disk=paths.data_disk,
+            rescue_socket=paths.rescue_socket if host.ORPHANS_LIVE_ON else None,
             qmp_address=host.address_of(qmp_listener),
             console_address=host.address_of(console_listener),
             console_log=paths.console_log,
@@ -113,9 +129,18 @@ async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitSta
         )
     )
     _log.info("starting %s", " ".join(argv))
-    qemu = StartedQemu(await QemuProcess.spawn(argv, paths.qemu_log), qmp_listener, console_listener)
-    undo.push_async_callback(_end, qemu)
+    process = await QemuProcess.spawn(argv, paths.qemu_log)
+    details = {
+        "started_at": time.time(),
+        "ssh_user": image.ssh_user,
+        "poweroff_command": image.poweroff_command,
+        **prepared.to_json(),
+    }
+    qemu = StartedQemu(process, details, lambda: Monitor.accept(qmp_listener), lambda: accept_once(console_listener))
+    undo.push_async_callback(qemu.kill)
     undo.callback(paths.qemu_record.unlink, missing_ok=True)
+    # At once: from here on a hostagent that comes after us has to know that there is a QEMU.
+    process.record(paths.qemu_record, details)
     return qemu
 
 
@@ -130,13 +155,10 @@ async def attach(paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, und
     from vmbackend.ssh.link import GuestLink
 
     image = prepared.image
-    monitor = await Monitor.accept(qemu.qmp_listener)
+    monitor = await qemu.take_monitor()
     undo.push_async_callback(monitor.close)
     ssh_port = await monitor.forwarded_port(image.ssh_port)
-    qemu.process.record(
-        paths.qemu_record,
-        {"ssh_port": ssh_port, "ssh_user": image.ssh_user, "poweroff_command": image.poweroff_command},
-    )
+    qemu.process.record(paths.qemu_record, {**qemu.details, "ssh_port": ssh_port})
 
     keys = load_keys(paths)
 
@@ -147,8 +169,14 @@ async def attach(paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, und
     undo.push_async_callback(link.close)
     engine_announced = asyncio.Event()
     console = Console({image.ssh_ready_line: link.announce, image.ready_line: engine_announced.set})
-    following = asyncio.create_task(console.follow(await accept_once(qemu.console_listener)))
-    undo.push_async_callback(_cancel, following)
+    if qemu.take_console is not None:
+        following = asyncio.create_task(console.follow(await qemu.take_console()))
+        undo.push_async_callback(_cancel, following)
+    else:
+        # It was up before we were: nothing will be announced.
+        console.spoke()
+        link.announce()
+        engine_announced.set()
 
     relay = serve_engine_socket(paths.name, paths.engine_socket, lambda: link.current().open_unix(image.engine_socket))
     undo.push_async_callback(asyncio.to_thread, relay.close)
@@ -272,11 +300,6 @@ def _listen(path: Path, undo: AsyncExitStack) -> socket.socket:
     undo.callback(path.unlink, missing_ok=True)
     undo.callback(listener.close)
     return listener
-
-
-async def _end(qemu: StartedQemu) -> None:
-    qemu.process.kill()
-    await asyncio.wait([qemu.ended])
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from vmbackend import host
 from vmbackend.errors import GuestUnreachable, StopFailed
 from vmbackend.forward.ports import PublishedPort
+from vmbackend.machine.adopt import adopt_qemu
 from vmbackend.machine.events import EventHub, MachineEvent
 from vmbackend.machine.guest import Guest, QemuEnded, attach, start_qemu
 from vmbackend.machine.orphan import end_orphan
@@ -172,12 +173,18 @@ class Machine:
 
     async def _run_once(self, undo: AsyncExitStack) -> None:
         """From nothing to a guest that ends. Raises Unmet when it cannot be started, QemuEnded else."""
-        self._enter(PREPARED)
-        prepared = self._prepared = await meet(PREPARED, self._prepare(), False)
-        emulated = prepared.accelerator.emulated
         places = {"qemu_log": self._paths.qemu_log, "console_log": self._paths.console_log}
-        self._enter(QEMU_STARTED)
-        qemu = await meet(QEMU_STARTED, start_qemu(self._paths, prepared, undo), emulated, **places)
+        self._enter(PREPARED)
+        adopted = await adopt_qemu(self._paths, undo)
+        if adopted is None:
+            prepared = self._prepared = await meet(PREPARED, self._prepare(), False)
+            self._enter(QEMU_STARTED)
+            starting = start_qemu(self._paths, prepared, undo)
+            qemu = await meet(QEMU_STARTED, starting, prepared.accelerator.emulated, **places)
+        else:
+            prepared, qemu = adopted
+            self._prepared = prepared
+        emulated = prepared.accelerator.emulated
         self._enter(QMP)
         attaching = qemu.unless_ended(attach(self._paths, prepared, qemu, undo))
         guest = self._guest = await meet(QMP, attaching, emulated, **places)

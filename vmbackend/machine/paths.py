@@ -88,6 +88,11 @@ class MachinePaths:
         return self._sockets / "qmp.sock"
 
     @property
+    def rescue_socket(self) -> Path:
+        """Where QEMU listens for a hostagent that comes after the one that started it."""
+        return self._sockets / "rescue.sock"
+
+    @property
     def console_socket(self) -> Path:
         return self._sockets / "console.sock"
 

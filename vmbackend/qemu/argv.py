@@ -27,7 +27,8 @@ class LaunchFacts:
     """All that a command line depends on.
 
     `qmp_address` and `console_address` are listening sockets of ours (`unix:PATH` or `tcp:HOST:PORT`): QEMU
-    connects to them, so nobody else can. `handed_in_files` and `handed_in_texts` map firmware configuration names
+    connects to them, so nobody else can. On `rescue_socket`, in a private folder, it listens for a second monitor.
+    `handed_in_files` and `handed_in_texts` map firmware configuration names
     to files and to short texts. `tsc_khz` spares an emulated x86 guest from measuring its clock.
     """
 
@@ -39,6 +40,7 @@ class LaunchFacts:
     memory_mib: int
     data_disk: Path
     qmp_address: str
+    rescue_socket: Path | None
     console_address: str
     console_log: Path
     tsc_khz: int | None
@@ -57,6 +59,7 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *("-append", _cmdline(facts)),
         *("-chardev", f"socket,id=qmp,{_socket(facts.qmp_address)}"),
         *("-mon", "chardev=qmp,mode=control"),
+        *_rescue_monitor(facts.rescue_socket),
         *("-chardev", f"socket,id=console,{_socket(facts.console_address)},logfile={_escaped(facts.console_log)}"),
         *("-serial", "chardev:console"),
         *_disk("system", image.system, image.system_serial, suffix, "format=raw,readonly=on"),
@@ -105,6 +108,15 @@ def _disk(name: str, path: Path, serial: str, suffix: str, options: str) -> list
     return [
         *("-drive", f"if=none,id={name},file={_escaped(path)},{options}"),
         *("-device", f"virtio-blk-{suffix},drive={name},serial={serial}"),
+    ]
+
+
+def _rescue_monitor(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    return [
+        *("-chardev", f"socket,id=rescue,path={_escaped(path)},server=on,wait=off"),
+        *("-mon", "chardev=rescue,mode=control"),
     ]
 
 

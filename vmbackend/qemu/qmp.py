@@ -1,10 +1,14 @@
-"""QEMU's monitor. QEMU connects to a listener of ours, which closes after the first connection."""
+"""QEMU's monitor. QEMU connects to a listener of ours, which closes after the first connection, and listens for the
+hostagent that may come after us.
+"""
 
 import asyncio
+import os
 import re
 import socket
+from pathlib import Path
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import QMPClient, QMPError, Runstate
 
 from vmbackend.errors import MachineError, StartFailed
 
@@ -31,6 +35,21 @@ class Monitor:
         except QMPError as error:
             raise StartFailed(f"QEMU's monitor did not answer as it should ({error})") from error
         return cls(client)
+
+    @classmethod
+    async def connect(cls, path: Path) -> "Monitor":
+        """Connect to a socket on which QEMU listens. Raises StartFailed."""
+        client = QMPClient("wherry")
+        try:
+            await client.connect(os.fspath(path))
+        except QMPError as error:
+            raise StartFailed(f"QEMU's monitor did not answer as it should ({error})") from error
+        return cls(client)
+
+    async def wait_lost(self) -> None:
+        """Until the session has ended, most often because QEMU has."""
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
 
     async def execute(self, command: str) -> object:
         try:
