@@ -7,6 +7,7 @@ import pytest
 
 from vmbackend.host.candidate import Candidate
 from vmbackend.images.guest_image import GuestImage
+from vmbackend.machine.network import GuestNetwork
 from vmbackend.qemu.argv import EMULATION, LaunchFacts, build_argv, build_probe_argv
 
 IMAGE = GuestImage(
@@ -44,6 +45,7 @@ FACTS = LaunchFacts(
     rescue_socket=Path("/m/rescue.sock"),
     console_address="tcp:127.0.0.1:4711",
     console_log=Path("/m/console.log"),
+    network=GuestNetwork.of("", IMAGE),
     tsc_khz=None,
     handed_in_files={"opt/key": Path("/m/key")},
     handed_in_texts={"opt/time": "12"},
@@ -85,7 +87,12 @@ def test_the_system_image_is_never_written_and_the_data_disk_gives_blocks_back()
 def test_ssh_is_forwarded_from_loopback_on_a_port_qemu_picks() -> None:
     (netdev,) = values(build_argv(FACTS), "-netdev")
     assert "hostfwd=tcp:127.0.0.1:0-10.0.2.15:22" in netdev
-    assert "net=10.0.2.0/24" in netdev
+    assert "net=10.0.2.0/24,host=10.0.2.2,dns=10.0.2.3," in netdev
+
+
+def test_the_network_can_be_another() -> None:
+    (netdev,) = values(build_argv(replace(FACTS, network=GuestNetwork.of("192.168.77.0/24", IMAGE))), "-netdev")
+    assert "net=192.168.77.0/24,host=192.168.77.2,dns=192.168.77.3,hostfwd=tcp:127.0.0.1:0-192.168.77.15:22" in netdev
 
 
 def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:

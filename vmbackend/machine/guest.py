@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +17,8 @@ from vmbackend.forward.engine_socket import serve_engine_socket
 from vmbackend.forward.ports import PortForwards
 from vmbackend.forward.watch import PortWatch
 from vmbackend.machine.console import Console
+from vmbackend.machine.guest_settings import hand_in
+from vmbackend.machine.network import GuestNetwork
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
 from vmbackend.qemu.argv import NETDEV, LaunchFacts, build_argv
@@ -117,10 +118,12 @@ async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitSta
             qmp_address=host.address_of(qmp_listener),
             console_address=host.address_of(console_listener),
             console_log=paths.console_log,
+            network=GuestNetwork.of(prepared.settings.subnet, prepared.image),
             tsc_khz=prepared.tsc_khz,
             handed_in_files={
                 image.fw_cfg["authorized_keys"]: paths.authorized_keys,
                 image.fw_cfg["host_key"]: paths.guest_host_key,
+                **hand_in(paths, prepared.settings, image),
             },
             handed_in_texts={
                 image.fw_cfg["time"]: str(round(time.time())),
@@ -183,7 +186,7 @@ async def attach(paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, und
     forwards = PortForwards(
         monitor,
         NETDEV,
-        str(ip_interface(image.address).ip),
+        str(GuestNetwork.of(prepared.settings.subnet, prepared.image).address.ip),
         prepared.settings.publish_address,
         lambda address, port: link.current().open_tcp(address, port),
     )

@@ -45,6 +45,15 @@ class MachinePaths:
         return self.directory / "guest_host_key"
 
     @property
+    def guest_settings(self) -> Path:
+        """What the guest reads of the settings; a proxy's password may be in it."""
+        return self.directory / "guest-settings"
+
+    @property
+    def ca_certificates(self) -> Path:
+        return self.directory / "ca-certificates.pem"
+
+    @property
     def hostagent_lock(self) -> Path:
         """Locked by the hostagent as long as it lives."""
         return self.directory / "hostagent.lock"

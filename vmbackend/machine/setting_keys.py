@@ -86,7 +86,7 @@ SETTING_KEYS: Mapping[str, SettingKey] = {
     "publish_address": SettingKey(
         "publish_address", "this computer's address for published ports (127.0.0.1; 0.0.0.0: all)", "restart", str
     ),
-    "subnet": SettingKey("subnet", "the machine's own network, if another has 10.0.2.0/24", "restart", str),
+    "subnet": SettingKey("subnet", "the machine's own network, 192.168.77.0/24; empty: 10.0.2.0/24", "restart", str),
     "dns": _texts("dns", "name servers, with commas; empty: those of this computer"),
     "http_proxy": SettingKey("http_proxy", "proxy for the engine's pulls over HTTP", "restart", str),
     "https_proxy": SettingKey("https_proxy", "proxy for the engine's pulls over HTTPS", "restart", str),

@@ -1,12 +1,12 @@
 """QEMU's command line as a pure function of facts."""
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmbackend.host.candidate import Candidate
 from vmbackend.images.guest_image import GuestImage
+from vmbackend.machine.network import GuestNetwork
 
 # How virtio devices are attached, by machine type. microvm has no PCI bus, which is why it starts sooner.
 _VIRTIO_SUFFIX = {"microvm": "device", "q35": "pci", "virt": "pci"}
@@ -43,6 +43,7 @@ class LaunchFacts:
     rescue_socket: Path | None
     console_address: str
     console_log: Path
+    network: GuestNetwork
     tsc_khz: int | None
     handed_in_files: Mapping[str, Path]
     handed_in_texts: Mapping[str, str]
@@ -51,7 +52,7 @@ class LaunchFacts:
 def build_argv(facts: LaunchFacts) -> list[str]:
     """The argument list, program first."""
     image, suffix = facts.image, _VIRTIO_SUFFIX[facts.machine]
-    address = ipaddress.ip_interface(image.address)
+    network = facts.network
     return [
         *_base(facts.program, facts.machine, facts.accelerator, facts.cpus, facts.memory_mib),
         *("-kernel", str(image.kernel)),
@@ -66,8 +67,8 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *_disk("data", facts.data_disk, image.data_serial, suffix, "format=qcow2,discard=unmap,detect-zeroes=unmap"),
         # QEMU picks the host's port itself: one chosen here could be taken a moment later.
         "-netdev",
-        f"user,id={NETDEV},net={address.network},host={image.gateway},dns={image.dns},"
-        f"hostfwd=tcp:127.0.0.1:0-{address.ip}:{image.ssh_port}",
+        f"user,id={NETDEV},net={network.address.network},host={network.gateway},dns={network.dns},"
+        f"hostfwd=tcp:127.0.0.1:0-{network.address.ip}:{image.ssh_port}",
         *("-device", f"virtio-net-{suffix},netdev={NETDEV}"),
         *("-device", f"virtio-rng-{suffix}"),
         *_fw_cfg(facts),
