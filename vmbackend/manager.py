@@ -18,9 +18,9 @@ from vmbackend.errors import (
 from vmbackend.hostagent.client import HostagentClient, spawn_hostagent
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.paths import MachinePaths
-from vmbackend.machine.setting_keys import SETTING_KEYS, changed_keys
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
+from vmbackend.qemu.disks import refuse_smaller
 
 if TYPE_CHECKING:
     from vmbackend.ssh.session import GuestSession
@@ -31,6 +31,7 @@ LogPart = Literal["hostagent", "qemu", "serial"]
 
 _STATUS_TIMEOUT_S = 10.0
 _SSH_TIMEOUT_S = 15.0
+_FOLLOW_TIMEOUT_S = 120.0  # a large file system takes a while to grow on a slow disk
 _STOP_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
 
 
@@ -84,13 +85,16 @@ class MachineManager:
     def set(self, name: str, settings: MachineSettings) -> tuple[str, ...]:
         """Change a machine's settings; returns the keys of those that a running machine follows only once restarted.
 
-        Raises MachineNotFound, InvalidSettings.
+        A larger disk is given to the guest at once. Raises MachineNotFound, InvalidSettings, also for a smaller disk.
         """
-        changed = changed_keys(self._store.load(name), settings)
+        self._store.load(name)
+        paths = self._store.paths(name)
+        if paths.data_disk.exists():
+            refuse_smaller(paths.data_disk, settings.disk_gib)
         self._store.save(name, settings)
-        if self.status(name).state == "stopped":
-            return ()
-        return tuple(key for key in changed if SETTING_KEYS[key].effect == "restart")
+        client = HostagentClient.find(paths)
+        waiting: Sequence[str] = client.request("follow_settings", _FOLLOW_TIMEOUT_S) if client else ()
+        return tuple(waiting)
 
     def restart(
         self, name: str = DEFAULT_MACHINE, force: bool = False, on_phase: Callable[[str], None] | None = None

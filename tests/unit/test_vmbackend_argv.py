@@ -32,6 +32,7 @@ IMAGE = GuestImage(
     ready_line="ready",
     ssh_ready_line="ssh",
     poweroff_command="poweroff",
+    grow_data_disk_command=None,
 )
 FACTS = LaunchFacts(
     program=Path("/usr/bin/qemu"),

@@ -23,6 +23,9 @@ from vmbackend.machine.store import MachineStore, ProcessRecord
 from vmbackend.ssh.connection import GuestConnection
 from vmbackend.ssh.keys import load_keys
 
+# A boot takes seconds on a quiet computer, and minutes on a very busy one.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture
 def engine(machine: BootedMachine) -> Iterator[docker.DockerClient]:

@@ -59,6 +59,8 @@ class ControlServer:
                 return None
             case "forwards":
                 return [asdict(port) for port in self._machine.forwards]
+            case "follow_settings":
+                return list(await self._machine.follow_settings())
             case "ssh":
                 port, user = self._machine.ssh_address
                 return {"port": port, "user": user}

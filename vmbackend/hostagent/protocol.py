@@ -7,6 +7,7 @@ then by `{"ok": true, "result"}` or `{"ok": false, "kind", "error"}`.
 - `start` → events until the machine has settled, then its status.
 - `stop {force, timeout_s}` → events, then null once the machine is off; the hostagent ends.
 - `forwards` → `[{protocol, address, port}]`, the published ports offered now.
+- `follow_settings` → the keys of the saved settings that have to wait for a restart; the others are followed.
 - `ssh` → `{port, user}`, where the guest's SSH server is reached with the machine's keys.
 
 `hostagent.json` has the address to connect to and the token, which matters where the address is a loopback port.

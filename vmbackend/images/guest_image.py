@@ -26,7 +26,7 @@ class GuestImage:
     """A contract, with its files' paths.
 
     `emulated_cmdline` is added to `cmdline` for an emulated x86 guest, with `{tsc_khz}` filled in. `fw_cfg` maps what
-    the host hands in to firmware configuration names.
+    the host hands in to firmware configuration names. `grow_data_disk_command` is None where only a boot does that.
     """
 
     directory: Path
@@ -50,6 +50,7 @@ class GuestImage:
     ready_line: str
     ssh_ready_line: str
     poweroff_command: str
+    grow_data_disk_command: str | None
 
 
 def find_guest_image(arch: str, directory: str | None = None) -> GuestImage:
@@ -144,6 +145,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
             ready_line=contract["ready"],
             ssh_ready_line=contract["ssh"].get("ready", _SSHD_LISTENS),
             poweroff_command=contract["poweroff"],
+            grow_data_disk_command=contract.get("grow_data_disk"),
             **files,
         )
     except (KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +22,7 @@ from vmbackend.machine.guest_settings import hand_in
 from vmbackend.machine.network import GuestNetwork
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
-from vmbackend.qemu.argv import NETDEV, LaunchFacts, build_argv
+from vmbackend.qemu.argv import DATA_DRIVE, NETDEV, LaunchFacts, build_argv
 from vmbackend.qemu.process import QemuProcess, RunningQemu
 from vmbackend.qemu.qmp import Monitor, MonitorError, accept_once
 
@@ -36,6 +37,8 @@ _QUIT_TIMEOUT_S = 3.0
 # For an announcement that was lost; asking an engine that is not there leaves a line on the guest's console.
 _ENGINE_RETRY_S = 5.0
 _SET_CLOCK_TIMEOUT_S = 5.0
+_GROW_DISK_TIMEOUT_S = 100.0
+_ROOM_TO_GO_ON_MIB = 64
 
 T = TypeVar("T")
 
@@ -245,6 +248,24 @@ class Guest:
             await self.link.drop_if_dead(_PING_TIMEOUT_S)
             raise
 
+    async def stalled_by_full_disk(self, directory: Path) -> str | None:
+        """Why QEMU has paused the guest, if it found no room for a write; with room again the guest goes on.
+
+        Raises MonitorError.
+        """
+        status: Any = await self.monitor.execute("query-status")
+        if status["status"] != "io-error":
+            return None
+        free_mib = shutil.disk_usage(directory).free >> 20
+        if free_mib >= _ROOM_TO_GO_ON_MIB:
+            _log.warning("there is room for the guest's data again (%d MiB): it goes on", free_mib)
+            await self.monitor.execute("cont")
+            return None
+        return (
+            f"host disk full: {directory} has {free_mib} MiB left, so the machine is paused; "
+            "free some space, and it goes on by itself."
+        )
+
     async def set_clock(self) -> None:
         """Give the guest this computer's time: one that slept, or was paused, wakes up in the past."""
         # The guest's `date` takes whole seconds: say one at the moment it begins.
@@ -259,6 +280,17 @@ class Guest:
             _log.info("set the guest's clock")
         else:
             _log.warning("the guest's clock may be wrong, and cannot be set: %s", problem)
+
+    async def grow_disk(self, size_gib: int) -> None:
+        """Enlarge the data disk while it is in use. Raises MonitorError, GuestUnreachable when that has to wait."""
+        size_bytes = size_gib * 1024**3
+        await self.monitor.execute("block_resize", {"device": DATA_DRIVE, "size": size_bytes})
+        command = self.prepared.image.grow_data_disk_command
+        if command is None:
+            raise GuestUnreachable("The guest image is too old to enlarge a file system in use")
+        result = await asyncio.to_thread(self.link.current().run, command, _GROW_DISK_TIMEOUT_S)
+        if result.exit_code:
+            raise GuestUnreachable(result.stdout.decode(errors="replace").strip())
 
     def watch_ports(self) -> None:
         """Offer published ports from now on."""

@@ -9,9 +9,10 @@ import logging
 import time
 from collections import deque
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from vmbackend import host
-from vmbackend.errors import GuestUnreachable, StopFailed
+from vmbackend.errors import GuestUnreachable, MachineError, StopFailed
 from vmbackend.forward.ports import PublishedPort
 from vmbackend.machine.adopt import adopt_qemu
 from vmbackend.machine.events import EventHub, MachineEvent
@@ -30,9 +31,11 @@ from vmbackend.machine.requirements import (
     Unmet,
     meet,
 )
+from vmbackend.machine.setting_keys import changed_keys, followed
 from vmbackend.machine.states import Event, State, next_state
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import load_settings
+from vmbackend.qemu.qmp import MonitorError
 
 _PROBE_EVERY_S = 10.0
 # The wall clock went on by this much more than we waited: the computer slept, or its clock was put right.
@@ -125,6 +128,26 @@ class Machine:
         if self._life is not None:
             await asyncio.wait([self._life])
         self._step("stopped")
+
+    async def follow_settings(self) -> tuple[str, ...]:
+        """Follow the saved settings as far as a running machine can; the keys of the others.
+
+        Raises MachineNotFound, InvalidSettings.
+        """
+        saved, prepared, guest = load_settings(self._paths), self._prepared, self._guest
+        if prepared is None:
+            return ()
+        now = followed(prepared.settings, saved)
+        if guest is not None and now.disk_gib > prepared.settings.disk_gib:
+            try:
+                await guest.grow_disk(now.disk_gib)
+            except MachineError as error:
+                _log.warning("the disk grows when the machine is restarted: %s", error)
+                now = replace(now, disk_gib=prepared.settings.disk_gib)
+        self._prepared = replace(prepared, settings=now)
+        if guest is not None:
+            guest.prepared = self._prepared
+        return changed_keys(now, saved)
 
     async def status(self) -> MachineStatus:
         """Look, then tell."""
@@ -224,9 +247,15 @@ class Machine:
     async def _probe(self, guest: Guest) -> None:
         problems = guest.forwards.problems
         try:
-            await guest.ping()
+            stalled = await guest.stalled_by_full_disk(self._paths.directory)
+            if stalled is not None:
+                problems = [stalled]  # whatever else does not work follows from it
+            else:
+                await guest.ping()
         except GuestUnreachable as error:
             problems = [guest.link.problem or str(error), *problems]
+        except MonitorError:
+            return  # QEMU is ending, and its end is told
         before = self._state
         self._step("probe_failed" if problems else "probe_ok", tuple(problems))
         if before == "degraded" and self._state == "running":

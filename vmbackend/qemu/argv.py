@@ -14,6 +14,9 @@ _MACHINE_OPTIONS = {"microvm": "microvm,acpi=on", "q35": "q35", "virt": "virt"}
 _CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 
 NETDEV = "net0"
+DATA_DRIVE = "data"
+# A write that finds no room on this computer's disk pauses the guest instead of failing in it: it can go on later.
+_DATA_DISK_OPTIONS = "format=qcow2,discard=unmap,detect-zeroes=unmap,werror=enospc"
 
 EMULATION = {
     # Several threads: each virtual CPU on its own. A named model: `max` with two CPUs has crashed guests on QEMU 7.2.
@@ -64,7 +67,7 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *("-chardev", f"socket,id=console,{_socket(facts.console_address)},logfile={_escaped(facts.console_log)}"),
         *("-serial", "chardev:console"),
         *_disk("system", image.system, image.system_serial, suffix, "format=raw,readonly=on"),
-        *_disk("data", facts.data_disk, image.data_serial, suffix, "format=qcow2,discard=unmap,detect-zeroes=unmap"),
+        *_disk(DATA_DRIVE, facts.data_disk, image.data_serial, suffix, _DATA_DISK_OPTIONS),
         # QEMU picks the host's port itself: one chosen here could be taken a moment later.
         "-netdev",
         f"user,id={NETDEV},net={network.address.network},host={network.gateway},dns={network.dns},"

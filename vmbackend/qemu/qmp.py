@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError, Runstate
@@ -51,9 +52,9 @@ class Monitor:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
 
-    async def execute(self, command: str) -> object:
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         try:
-            return await self._client.execute(command)
+            return await self._client.execute(command, arguments)
         except QMPError as error:
             raise MonitorError(f"QEMU refused `{command}` ({error})") from error
 

@@ -23,6 +23,7 @@ VERBS = {
     "logs": "Show what a machine's parts wrote",
     "ssh": "Run a command, or a shell, in a machine",
     "set": "Show or change a machine's settings",
+    "resize": "Change a machine's sizes; its disk can grow while it runs",
     "rm": "Remove a machine with everything in it",
     "reset": "Give a machine an empty disk, keeping its settings",
 }
