@@ -16,6 +16,7 @@ from runtime.linux.process import (
     PR_SET_DUMPABLE,
     PR_SET_KEEPCAPS,
     PR_SET_NO_NEW_PRIVS,
+    become_user,
     prctl,
     setdomainname,
     sethostname,
@@ -96,7 +97,7 @@ class EnterContainer(NamedTuple):
         return "enter the container"
 
     def apply(self, init: Init) -> None:
-        fdinfo = read_file(f"/proc/self/fdinfo/{self.pidfd}").decode()
+        fdinfo = read_file(f"/proc/thread-self/fdinfo/{self.pidfd}").decode()
         pid = next(line.split()[1] for line in fdinfo.splitlines() if line.startswith("Pid:"))
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if self.ids:
@@ -215,8 +216,8 @@ class SetApparmorProfile(NamedTuple):
         return f"apply the apparmor profile {self.profile}"
 
     def apply(self, init: Init) -> None:
-        own = "self/attr/apparmor/exec"
-        write_proc(own if os.path.exists(f"/proc/{own}") else "self/attr/exec", f"exec {self.profile}")
+        own = "thread-self/attr/apparmor/exec"
+        write_proc(own if os.path.exists(f"/proc/{own}") else "thread-self/attr/exec", f"exec {self.profile}")
 
 
 class SetSelinuxLabel(NamedTuple):
@@ -226,7 +227,7 @@ class SetSelinuxLabel(NamedTuple):
         return f"apply the SELinux label {self.label}"
 
     def apply(self, init: Init) -> None:
-        write_proc("self/attr/exec", self.label)
+        write_proc("thread-self/attr/exec", self.label)
 
 
 class SetNoNewPrivileges(NamedTuple):
@@ -262,9 +263,7 @@ class BecomeUser(NamedTuple):
 
     def apply(self, init: Init) -> None:
         prctl(PR_SET_KEEPCAPS, 1)
-        os.setgroups(self.additional_gids)
-        os.setresgid(self.gid, self.gid, self.gid)
-        os.setresuid(self.uid, self.uid, self.uid)
+        become_user(self.uid, self.gid, self.additional_gids)
         prctl(PR_SET_KEEPCAPS, 0)
         os.umask(self.umask)
 

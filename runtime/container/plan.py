@@ -219,14 +219,21 @@ def compile_exec(
     launch: Launch,
     container: int,
     facts: HostFacts,
+    pid_namespace: int = 0,
 ) -> Plan:
-    """The plan of another process in the container whose init is open at `container`, a pidfd."""
+    """The plan of another process in the container whose init is open at `container`, a pidfd.
+
+    With CLONE_NEWPID as `pid_namespace`, whoever applies it is not in the container's yet: its children are to be.
+    """
     prepare = [
         Phase("stdio", [UseStdio(*launch.stdio)]),
         Phase("cgroup", _group(process, launch.join, facts)),
         # The profile is written before our /proc is the container's.
         Phase("security", [BecomeUndumpable(), *_labels(process, facts)]),
-        Phase("namespaces", [EnterContainer(container, _JOINED, launch.ids), NewSessionKeyring(launch.id)]),
+        Phase(
+            "namespaces",
+            [EnterContainer(container, _JOINED | pid_namespace, launch.ids), NewSessionKeyring(launch.id)],
+        ),
         Phase("root", [UseCurrentRoot()]),
         Phase("console", _console(process, mount=False)),
         Phase("rlimits", _rlimits(process, facts)),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from runtime.container import interpreter
 from runtime.container.facts import read_host_facts
 from runtime.container.spawn import forget_ignored_signals
+from runtime.launcher.execs import ExecServer
 from runtime.launcher.loop import Loop
 from runtime.launcher.pool import ReadyInits
 from runtime.launcher.protocol import LOCK_NAME, LOG_NAME, SOCKET_NAME, STAGE_NAME
@@ -147,7 +148,10 @@ def _loop(listener: socket.socket, stage: str | None) -> None:
     set_name("wherry-launcher")
     loop = Loop()
     _stop_on_signal(loop)
-    Server(loop, listener, facts, None if stage is None else ReadyInits(loop, facts, stage))
+    if stage is None:
+        Server(loop, listener, facts, None, None)
+    else:
+        Server(loop, listener, facts, ReadyInits(loop, facts, stage), ExecServer(loop, facts))
     # Everything here so far stays for good: no collection may touch (and copy) those pages in a child.
     gc.collect()
     gc.freeze()
