@@ -15,8 +15,9 @@ from vmbackend.errors import (
     MachineNotFound,
     StartFailed,
 )
-from vmbackend.hostagent.client import HostagentClient, spawn_hostagent
+from vmbackend.hostagent.client import HostagentClient, MachineEvents, spawn_hostagent
 from vmbackend.machine.config import MachineSettings
+from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
@@ -167,11 +168,10 @@ class MachineManager:
             raise HostagentUnreachable(f"The hostagent of `{name}` ended; `{paths.hostagent_log}` may say why.")
         told: list[str] = []
 
-        def on_event(event: dict[str, Any]) -> None:
-            phase = event["phase"]
-            if on_phase is not None and phase is not None and phase not in told:
-                told.append(phase)
-                on_phase(phase)
+        def on_event(event: MachineEvent) -> None:
+            if on_phase is not None and isinstance(event, PhaseEntered) and event.phase not in told:
+                told.append(event.phase)
+                on_phase(event.phase)
 
         # Each requirement has its own deadline in there, so this wait ends.
         status = MachineStatus.from_json(client.request("start", None, on_event))
@@ -204,6 +204,18 @@ class MachineManager:
         client = HostagentClient.find(self._store.paths(name))
         ports: Sequence[dict[str, Any]] = client.request("forwards", _STATUS_TIMEOUT_S) if client else []
         return ports
+
+    def events(self, name: str = DEFAULT_MACHINE) -> MachineEvents:
+        """How the machine stands, then every change, to iterate over in a thread of one's own.
+
+        The iteration ends when the machine is off: wait for the next start with another call.
+        """
+
+        def look() -> StateChanged:
+            status = self.status(name)
+            return StateChanged(status.state, status.reasons)
+
+        return MachineEvents(HostagentClient.find(self._store.paths(name)), look)
 
     def engine_host(self, name: str = DEFAULT_MACHINE) -> str:
         """The engine's address for DOCKER_HOST, whether or not the machine runs."""

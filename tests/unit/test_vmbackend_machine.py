@@ -11,6 +11,14 @@ import pytest
 
 from vmbackend.errors import GuestUnreachable, InvalidSettings, MachineNotFound, error_of_kind
 from vmbackend.machine.config import _RULES, MachineSettings, settings_from_json, settings_to_json
+from vmbackend.machine.events import (
+    ForwardAdded,
+    MachineEvent,
+    PhaseEntered,
+    StateChanged,
+    event_from_json,
+    event_to_json,
+)
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.requirements import EMULATION_FACTOR, Requirement, Unmet, meet
 from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
@@ -141,6 +149,25 @@ def test_every_state_can_be_reached_and_left() -> None:
 def test_status_survives_the_control_socket() -> None:
     status = MachineStatus("one", "degraded", "unix:///s", reasons=("a", "b"), pid=7)
     assert MachineStatus.from_json(json.loads(json.dumps(status.to_json()))) == status
+
+
+@pytest.mark.parametrize(
+    "event", [StateChanged("degraded", ("a", "b")), PhaseEntered("ssh"), ForwardAdded("tcp", "0.0.0.0", 80)]
+)
+def test_events_survive_the_control_socket(event: MachineEvent) -> None:
+    assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event
+
+
+def test_an_event_of_a_newer_hostagent_is_passed_over() -> None:
+    assert event_from_json({"kind": "Invented", "what": 1}) is None
+
+
+def test_events_of_a_machine_that_is_off(tmp_path: Path) -> None:
+    with MachineManager(tmp_path).events("one") as events:
+        assert list(events) == [StateChanged("absent")]
+    with MachineManager(tmp_path).events("one") as events:
+        events.close()
+        assert list(events) == []
 
 
 def test_errors_survive_the_control_socket() -> None:

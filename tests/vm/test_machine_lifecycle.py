@@ -16,7 +16,7 @@ import docker
 import pytest
 
 from tests.vm.conftest import BootedMachine, assert_no_processes
-from vmbackend import MachineError, MachineManager, MachineSettings
+from vmbackend import ForwardAdded, MachineError, MachineManager, MachineSettings, StateChanged
 from vmbackend.errors import StartFailed
 from vmbackend.hostagent.client import HostagentClient
 from vmbackend.machine.store import MachineStore, ProcessRecord
@@ -193,7 +193,10 @@ def test_a_killed_hostagents_machine_is_taken_over_with_its_containers(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     serving = ["sh", "-c", "while true; do echo hello | nc -l -p 80; done"]
-    container = engine.containers.run("alpine", serving, ports={"80/tcp": port}, detach=True)
+    with machine.manager.events(machine.name) as events:
+        assert next(events) == StateChanged("running")
+        container = engine.containers.run("alpine", serving, ports={"80/tcp": port}, detach=True)
+        assert next(event for event in events if isinstance(event, ForwardAdded)).port == port
     try:
         for _ in range(2):
             qemu = kill_hostagent(machine)

@@ -16,12 +16,19 @@ _log = logging.getLogger(__name__)
 
 
 class PortWatch:
-    """Reconciles when containers start or end, after every reconnection, and when poked."""
+    """Reconciles when containers start or end, after every reconnection, and when poked; calls `on_compared` then."""
 
-    def __init__(self, api: EngineApi, forwards: PortForwards, wait_connected: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        api: EngineApi,
+        forwards: PortForwards,
+        wait_connected: Callable[[], Awaitable[None]],
+        on_compared: Callable[[], None],
+    ) -> None:
         self._api = api
         self._forwards = forwards
         self._wait_connected = wait_connected
+        self._on_compared = on_compared
         self._changed = asyncio.Event()
         self._events: EventStream | None = None
         self._loop = asyncio.get_running_loop()
@@ -46,6 +53,7 @@ class PortWatch:
             try:
                 containers = await asyncio.to_thread(self._api.containers, _TIMEOUT_S)
                 await self._forwards.reconcile(published_ports(containers))
+                self._on_compared()
             except GuestUnreachable as error:
                 _log.info("published ports not compared: %s", error)
             except MonitorError as error:

@@ -4,6 +4,7 @@ A connection carries one request, `{"token", "op", ...}`, answered by any number
 then by `{"ok": true, "result"}` or `{"ok": false, "kind", "error"}`.
 
 - `status` → a MachineStatus.
+- `events` → how it stands and whatever changes, as events until the client hangs up or the hostagent ends.
 - `start` → events until the machine has settled, then its status.
 - `stop {force, timeout_s}` → events, then null once the machine is off; the hostagent ends.
 - `forwards` → `[{protocol, address, port}]`, the published ports offered now.

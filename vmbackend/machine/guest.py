@@ -292,9 +292,9 @@ class Guest:
         if result.exit_code:
             raise GuestUnreachable(result.stdout.decode(errors="replace").strip())
 
-    def watch_ports(self) -> None:
-        """Offer published ports from now on."""
-        self._ports = PortWatch(self._api, self.forwards, self.link.wait_connected)
+    def watch_ports(self, on_compared: Callable[[], None]) -> None:
+        """Offer published ports from now on; `on_compared` is called each time they may have changed."""
+        self._ports = PortWatch(self._api, self.forwards, self.link.wait_connected, on_compared)
 
     def retry_refused_ports(self) -> None:
         if self._ports is not None and self.forwards.problems:

@@ -15,7 +15,7 @@ from vmbackend import host
 from vmbackend.errors import GuestUnreachable, MachineError, StopFailed
 from vmbackend.forward.ports import PublishedPort
 from vmbackend.machine.adopt import adopt_qemu
-from vmbackend.machine.events import EventHub, MachineEvent
+from vmbackend.machine.events import EventHub, ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.guest import Guest, QemuEnded, attach, start_qemu
 from vmbackend.machine.orphan import end_orphan
 from vmbackend.machine.paths import MachinePaths
@@ -60,6 +60,7 @@ class Machine:
         self._prepared: Prepared | None = None
         self._guest: Guest | None = None
         self._life: asyncio.Task[None] | None = None
+        self._told_forwards: set[PublishedPort] = set()
         self._restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         self._failed_tries = 0  # starts in a row whose kernel was not heard of
         self._powering_off = False  # the guest was asked to, and may yet do it after its time was up
@@ -83,6 +84,13 @@ class Machine:
         if self._guest is None or not self.settled:
             raise GuestUnreachable(f"The guest of machine `{self._paths.name}` is not up; it is {self._state}.")
         return self._guest.ssh_port, self._guest.prepared.image.ssh_user
+
+    def so_far(self) -> list[MachineEvent]:
+        """How it stands, as the events that tell it to somebody who knows nothing yet."""
+        told: list[MachineEvent] = [StateChanged(self._state, self._reasons)]
+        if self._phase is not None:
+            told.append(PhaseEntered(self._phase))
+        return told + [ForwardAdded(port.protocol, port.address, port.port) for port in sorted(self._told_forwards)]
 
     def start(self) -> None:
         """Begin to start, unless that was done already."""
@@ -227,7 +235,7 @@ class Machine:
         else:
             self._failed_tries = 0
             self._step("ready")
-        guest.watch_ports()
+        guest.watch_ports(self._tell_forwards)
         while True:
             expected = time.time() + _PROBE_EVERY_S
             await asyncio.wait([qemu.ended], timeout=_PROBE_EVERY_S)
@@ -271,10 +279,11 @@ class Machine:
 
     def _forget_guest(self) -> None:
         self._guest = None
+        self._tell_forwards()
 
     def _enter(self, requirement: Requirement) -> None:
         self._phase = requirement.name
-        self._publish()
+        self._events.publish(PhaseEntered(requirement.name))
 
     def _step(self, event: Event, reasons: tuple[str, ...] = ()) -> None:
         """Follow the table; an event that means nothing in this state changes nothing."""
@@ -285,7 +294,13 @@ class Machine:
     def _set(self, state: State, reasons: tuple[str, ...]) -> None:
         _log.info("%s -> %s %s", self._state, state, " ".join(reasons))
         self._state, self._reasons, self._phase = state, reasons, None
-        self._publish()
+        self._events.publish(StateChanged(state, reasons))
 
-    def _publish(self) -> None:
-        self._events.publish(MachineEvent(self._state, self._phase, self._reasons))
+    def _tell_forwards(self) -> None:
+        """Publish what has changed of the published ports since the last time."""
+        active = set(self.forwards)
+        for port in sorted(self._told_forwards - active):
+            self._events.publish(ForwardRemoved(port.protocol, port.address, port.port))
+        for port in sorted(active - self._told_forwards):
+            self._events.publish(ForwardAdded(port.protocol, port.address, port.port))
+        self._told_forwards = active
