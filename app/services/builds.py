@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 
 from app.core.errors import UserError
 from app.engine.client import EngineClient
+from app.engine.errors import EngineError, EngineUnreachable
 from app.engine.streams import JsonStream
 from app.services import build_agents, build_caches
 from app.services.build_context import OnBytes, local_context, matcher_of
-from runtime.errors import InvalidParameter
 
 SECRETS_HEADER = "X-Wherry-Secrets"
 
@@ -120,9 +120,23 @@ def _headers(options: BuildOptions) -> dict[str, str]:
     return headers
 
 
-def check(options: BuildOptions) -> tuple[str, bool]:
-    """What the linter says of the Dockerfile, and whether a build may go on. Raises UserError."""
+def _env_of(client: EngineClient, image: str) -> dict[str, str] | None:
+    try:
+        entries = client.inspect("images", image)["Config"].get("Env") or []
+    except (EngineError, EngineUnreachable):
+        return None
+    return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+
+
+def check(client: EngineClient, options: BuildOptions) -> tuple[str, bool]:
+    """What the linter says of the Dockerfile, and whether a build may go on. Raises UserError.
+
+    What base images set is known of those that the engine has; with others, variables are not judged.
+    """
+    from runtime.dockerfile.errors import DockerfileError, excerpt
     from runtime.dockerfile.lint import lint, report_text, violation
+    from runtime.dockerfile.platform_args import global_args
+    from runtime.oci.image import platform_of_host, platform_text
 
     if is_remote(options.context):
         raise UserError("--check reads Dockerfiles of this computer only.")
@@ -134,9 +148,17 @@ def check(options: BuildOptions) -> tuple[str, bool]:
         raise UserError(f"the Dockerfile {path} cannot be read: {failed.strerror}.") from failed
     source = text.decode("utf-8", "replace")
     given = {name: value for name, value in options.build_args.items() if value is not None}
+    platform = platform_text(platform_of_host())
     try:
-        findings = lint(source, build_args=given, ignore=matcher_of(top, path.name) if top else None)
+        findings = lint(
+            source,
+            build_args=given,
+            platform_args=global_args(platform, options.platform or platform, options.target),
+            ignore=matcher_of(top, path.name) if top else None,
+            base_env=lambda image: _env_of(client, image),
+        )
         refused = violation(source, findings, given)
-    except InvalidParameter as error:
-        raise UserError(f"{error}.") from None
+    except DockerfileError as error:
+        shown = f"\n{excerpt(source, error.location, path.name)}" if error.location else ""
+        raise UserError(f"{error}{shown}") from None
     return "\n".join(filter(None, (report_text(source, findings, path.name), refused))), not findings

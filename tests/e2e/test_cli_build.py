@@ -71,6 +71,13 @@ def test_a_dockerfile_is_checked(wherry: Wherry) -> None:
     found = wherry("build", "--check", "-", stdin=b"FROM busybox as made\nMAINTAINER me\n")
     assert found.returncode == 1
     assert "FromAsCasing" in found.stdout and "MaintainerDeprecated" in found.stdout
+    known = wherry("build", "-t", "sets-a-variable", "-", stdin=b"FROM busybox\nENV KNOWN=1\n")
+    assert known.returncode == 0, known.stderr
+    text = b"FROM sets-a-variable\nLABEL a=$KNOWN b=$UNKNOWN\nFROM not-here\nLABEL a=$ANYTHING\n"
+    found = wherry("build", "--check", "-", stdin=text)
+    assert found.stdout.count("UndefinedVar") == 1 and "'$UNKNOWN'" in found.stdout, found.stdout
+    wrong = wherry("build", "--check", "-", stdin=b"FROM busybox\nFORM x\n")
+    assert "   2 | >>> FORM x" in wrong.stderr
     clean = wherry("build", "--check", "-", stdin=b"FROM busybox\nRUN true\n")
     assert (clean.returncode, clean.stdout) == (0, "Check complete, no warnings found.\n")
 

@@ -76,7 +76,7 @@ def run(context: Context, arguments: Namespace) -> int:
         )
     options = _options(arguments)
     if arguments.check:
-        report, clean = builds.check(options)
+        report, clean = builds.check(context.client, options)
         sys.stdout.write(f"{report}\n")
         return 0 if clean else 1
     outputs = [parse_output(text) for text in arguments.output]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import posixpath
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
+from runtime.dockerfile.errors import DockerfileError, excerpt
 from runtime.dockerfile.ignore import Matcher, file_names, parse_file
 from runtime.dockerfile.model import BuildPlan, Dockerfile
 from runtime.dockerfile.parser import parse
@@ -102,9 +103,10 @@ class BuildService:
             await named.fill(request.contexts, context, self._directory, opened)
             agents = opened.enter_context(self.agents.taken(request.agents))
             text = _dockerfile_text(request, context)
-            dockerfile = parse(text)
             arguments = BuildArguments(request.build_args, _platform_arguments(request))
-            steps = plan(dockerfile, request.target, arguments.given, arguments.platforms, request.contexts)
+            with _showing(text, request):
+                dockerfile = parse(text)
+                steps = plan(dockerfile, request.target, arguments.given, arguments.platforms, request.contexts)
             arguments.set_globals(steps.global_args)
             with self._images.ingest() as ingest, self._scratch.made() as scratch:
                 place = self._settings.rootfs_dir
@@ -236,6 +238,19 @@ def _dockerfile_text(request: BuildRequest, context: Context) -> bytes:
     if not text.strip():
         raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
     return text
+
+
+@contextmanager
+def _showing(text: bytes, request: BuildRequest) -> Iterator[None]:
+    """A mistake found before anything is told is told with the part of the Dockerfile it is in."""
+    try:
+        yield
+    except DockerfileError as error:
+        if error.location is None:
+            raise
+        source = text.decode("utf-8", "replace").removeprefix("\ufeff")
+        shown = excerpt(source, error.location, posixpath.basename(request.dockerfile) or DEFAULT_DOCKERFILE)
+        raise DockerfileError(f"{error}\n{shown}", error.location) from None
 
 
 def _leave_out(context: Context, dockerfile: str) -> None:
