@@ -11,6 +11,7 @@ from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.events import ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
 from vmbackend.machine.status import MachineStatus
+from vmbackend.machine.usage import MachineUsage
 from vmbackend.manager import MachineManager
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "MachineManager",
     "MachineSettings",
     "MachineStatus",
+    "MachineUsage",
     "PhaseEntered",
     "StateChanged",
     "changed_settings",

@@ -53,6 +53,10 @@ class StopFailed(MachineError):
     """The machine did not go down."""
 
 
+class SnapshotRefused(MachineError):
+    """A snapshot cannot be made, gone back to or removed."""
+
+
 class GuestUnreachable(MachineError):
     """The guest does not answer; trying again may help."""
 
@@ -76,6 +80,7 @@ _KINDS: dict[str, type[MachineError]] = {
         AcceleratorUnusable,
         StartFailed,
         StopFailed,
+        SnapshotRefused,
         GuestUnreachable,
         HostagentUnreachable,
     )

@@ -11,16 +11,19 @@ from vmbackend.errors import (
     GuestUnreachable,
     HostagentUnreachable,
     MachineBusy,
+    MachineError,
     MachineExists,
     MachineNotFound,
     StartFailed,
 )
 from vmbackend.hostagent.client import HostagentClient, MachineEvents, spawn_hostagent
+from vmbackend.machine import saved
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
+from vmbackend.machine.usage import MachineUsage
 from vmbackend.qemu.disks import refuse_smaller
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ LogPart = Literal["hostagent", "qemu", "serial"]
 _STATUS_TIMEOUT_S = 10.0
 _SSH_TIMEOUT_S = 15.0
 _FOLLOW_TIMEOUT_S = 120.0  # a large file system takes a while to grow on a slow disk
+_SAVE_TIMEOUT_S = 90.0  # beside the time a power-off may take
 _STOP_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
 
 
@@ -68,7 +72,7 @@ class MachineManager:
                 f"QEMU (pid {orphan.pid}) runs, but the hostagent that owned it has died; "
                 "starting the machine takes it over, with its containers.",
             )
-        return self._status(paths, "stopped")
+        return self._status(paths, "saved" if paths.saved_record.exists() else "stopped")
 
     def names(self) -> Sequence[str]:
         return self._store.names()
@@ -121,6 +125,7 @@ class MachineManager:
         """Forget the machine's images, containers and volumes; its settings stay. As `remove`, it has to be off."""
         self._require_off(name, force)
         with self._owned(name) as paths:
+            saved.discard(paths)
             paths.data_disk.unlink(missing_ok=True)
 
     def open_session(
@@ -199,6 +204,37 @@ class MachineManager:
             if orphan is not None:
                 host.kill_process(orphan.pid)
 
+    def save(self, name: str = DEFAULT_MACHINE, timeout_s: float = _STOP_TIMEOUT_S) -> str | None:
+        """Save the running machine with its containers and switch it off; the next start goes on from there.
+
+        One that cannot be saved is powered off instead, and why is returned in a sentence; one whose settings want no
+        saving is powered off without a word.
+        """
+        client = HostagentClient.find(self._store.paths(name))
+        if client is None or not self._store.load(name).save_on_stop:
+            self.stop(name, timeout_s=timeout_s)
+            return None
+        note: str | None = client.request("save", timeout_s + _SAVE_TIMEOUT_S, timeout_s=timeout_s)
+        return note
+
+    def pause(self, name: str = DEFAULT_MACHINE) -> None:
+        """Let the machine stand still, holding its memory, until `resume`."""
+        self._running(name).request("pause", _STATUS_TIMEOUT_S)
+
+    def resume(self, name: str = DEFAULT_MACHINE) -> None:
+        """Let a paused machine go on; one that runs is fine."""
+        self._running(name).request("resume", _STATUS_TIMEOUT_S)
+
+    def usage(self, name: str = DEFAULT_MACHINE) -> MachineUsage:
+        """What the guest uses, and what the machine takes of this computer."""
+        paths = self._store.paths(name)
+        client = HostagentClient.find(paths)
+        if client is not None:
+            return MachineUsage.from_json(client.request("usage", _STATUS_TIMEOUT_S))
+        return MachineUsage(
+            host_disk_bytes=host.disk_usage_bytes(paths.data_disk) if paths.data_disk.exists() else None
+        )
+
     def forwards(self, name: str = DEFAULT_MACHINE) -> Sequence[dict[str, Any]]:
         """The published ports offered on this computer now: `protocol`, `address` asked for, `port`."""
         client = HostagentClient.find(self._store.paths(name))
@@ -241,12 +277,18 @@ class MachineManager:
                 raise MachineBusy(f"QEMU still runs for the machine `{name}`; stop it first.")
             yield paths
 
+    def _running(self, name: str) -> HostagentClient:
+        client = HostagentClient.find(self._store.paths(name))
+        if client is None:
+            raise MachineError(f"The machine `{name}` is not running; start it first.")
+        return client
+
     def _require_off(self, name: str, force: bool) -> None:
         if name not in self._store.names():
             raise MachineNotFound(f"There is no machine `{name}`.")
         if force:
             self.stop(name, force=True)
-        elif self.status(name).state not in ("stopped", "broken"):
+        elif self.status(name).state not in ("stopped", "saved", "broken"):
             raise MachineBusy(f"The machine `{name}` is running; stop it first, or force it.")
 
     def _status(self, paths: MachinePaths, state: Any, *reasons: str) -> MachineStatus:

@@ -62,15 +62,17 @@ def _checks(backend: EngineBackend, locations: NativeLocations) -> Iterator[Chec
 def engine_answers(backend: EngineBackend) -> Check:
     status = backend.status()
     name = tr("Engine")
-    if status.state == "running":
+    if status.state in ("running", "idle"):
         return Check(name, "ok", tr("It answers at {host}.", host=status.host))
-    verdict: Verdict = "warn" if status.state in ("absent", "stopped", "starting", "stopping") else "fail"
+    verdict: Verdict = (
+        "warn" if status.state in ("absent", "stopped", "saved", "paused", "starting", "stopping") else "fail"
+    )
     return Check(name, verdict, " ".join(status.reasons) or tr("It is {state}.", state=status.state))
 
 
 def engine_warnings(backend: EngineBackend) -> Iterator[Check]:
     """What the engine itself finds wanting where it runs: a firewall in the way, limits that the kernel lacks."""
-    if backend.status().state not in ("running", "degraded"):
+    if backend.status().state not in ("running", "degraded", "idle"):
         return
     with EngineClient(backend.host()) as client:
         warnings = client.info().warnings

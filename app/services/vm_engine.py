@@ -1,5 +1,6 @@
 """The engine in a virtual machine, looked after by `vmbackend`."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 from app.core.errors import UserError
@@ -34,12 +35,13 @@ class VmBackend:
     def down(self, on_phase: OnPhase = silent) -> EngineStatus:
         from vmbackend import MachineError
 
-        on_phase("Stopping the machine")
+        on_phase("Saving the machine")
         try:
-            self._manager.stop(self._machine)
+            note = self._manager.save(self._machine)
         except MachineError as failure:
             raise UserError(str(failure)) from failure
-        return self.status()
+        status = self.status()
+        return status if note is None else replace(status, reasons=(*status.reasons, note))
 
 
 def _status_of(machine: Any, host: str) -> EngineStatus:
@@ -52,6 +54,7 @@ def _status_of(machine: Any, host: str) -> EngineStatus:
         "pid": machine.pid,
         "started_at": machine.started_at,
         "phase": machine.phase,
+        "cold_boot_reason": machine.cold_boot_reason,
     }
     state: EngineState = machine.state if machine.state in get_args(EngineState) else "broken"
     detail = {name: str(value) for name, value in facts.items() if value not in (None, "")}

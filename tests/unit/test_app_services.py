@@ -95,14 +95,16 @@ class FakeMachines:
             pid=None,
             started_at=None,
             phase=None,
+            cold_boot_reason=None,
         )
 
     def start(self, name: str, on_phase: object = None) -> SimpleNamespace:
         self.state, self.accelerator = "running", "tcg"
         return self.status(name)
 
-    def stop(self, name: str) -> None:
-        self.state = "stopped"
+    def save(self, name: str) -> str | None:
+        self.state = "saved"
+        return None
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_a_virtual_machine_is_a_backend_too(machine: VmBackend) -> None:
     status = machine.up()
     assert (status.backend, status.state, status.detail["accelerator"]) == ("vm", "running", "tcg")
     assert "pid" not in status.detail, "what is not known is left out"
-    assert machine.down().state == "stopped"
+    assert machine.down().state == "saved"
 
 
 def test_the_doctor_says_why_a_machine_is_slow(machine: VmBackend) -> None:

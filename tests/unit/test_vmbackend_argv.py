@@ -13,6 +13,7 @@ from vmbackend.qemu.argv import EMULATION, LaunchFacts, build_argv, build_probe_
 IMAGE = GuestImage(
     directory=Path("/image"),
     version="1",
+    digest="d1",
     arch="x86_64",
     kernel=Path("/image/vmlinuz"),
     initramfs=Path("/image/initramfs"),
@@ -75,6 +76,7 @@ def test_devices_hang_on_the_machines_bus(machine: str, suffix: str) -> None:
         f"virtio-blk-{suffix}",
         f"virtio-net-{suffix}",
         f"virtio-rng-{suffix}",
+        f"virtio-balloon-{suffix}",
     ]
     assert "serial=the-system" in devices[0] and "serial=the-data" in devices[1]
 
@@ -130,3 +132,9 @@ def test_candidate_options_reach_machine_and_accelerator() -> None:
 @pytest.mark.parametrize("arch", EMULATION)
 def test_emulation_uses_a_named_cpu_model(arch: str) -> None:
     assert EMULATION[arch].cpu_model not in ("max", "host")
+
+
+def test_a_guest_whose_state_comes_in_does_not_boot() -> None:
+    argv = build_argv(replace(FACTS, incoming=True))
+    assert argv[: argv.index("-S")] == build_argv(FACTS)
+    assert values(argv, "-incoming") == ["defer"]

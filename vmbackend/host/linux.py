@@ -42,6 +42,14 @@ def process_start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def process_memory_bytes(pid: int) -> int | None:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def accelerator_obstacle(accelerator: str) -> str | None:
     """Why KVM cannot even be tried, or None."""
     try:

@@ -34,6 +34,11 @@ def process_start_time(pid: int) -> int | None:
     return int(time.mktime(time.strptime(answer, "%a %b %d %H:%M:%S %Y"))) if answer else None
 
 
+def process_memory_bytes(pid: int) -> int | None:
+    kib = _output("ps", "-o", "rss=", "-p", str(pid))
+    return int(kib) * 1024 if kib else None
+
+
 def accelerator_obstacle(accelerator: str) -> str | None:
     if _output("sysctl", "-n", "kern.hv_support") == "1":
         return None

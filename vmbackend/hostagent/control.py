@@ -15,16 +15,18 @@ from vmbackend.machine.lifecycle import Machine
 _log = logging.getLogger(__name__)
 
 Stop = Callable[[bool, float], Awaitable[None]]
+Save = Callable[[float], Awaitable[str | None]]
 
 
 class ControlServer:
-    """Answers one request per connection. `stop` is called for the request of that name."""
+    """Answers one request per connection. `stop` and `save` are called for the requests of those names."""
 
-    def __init__(self, machine: Machine, events: EventHub, token: str, stop: Stop) -> None:
+    def __init__(self, machine: Machine, events: EventHub, token: str, stop: Stop, save: Save) -> None:
         self._machine = machine
         self._events = events
         self._token = token
         self._stop = stop
+        self._save = save
 
     async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -52,7 +54,7 @@ class ControlServer:
                 return (await self._machine.status()).to_json()
             case "start":
                 with self._events.watch() as queue:
-                    self._machine.start()
+                    await self._machine.start()
                     while not self._machine.settled:
                         writer.write(encode({"event": event_to_json(await queue.get())}))
                 return (await self._machine.status()).to_json()
@@ -65,11 +67,22 @@ class ControlServer:
             case "stop":
                 await self._stop(bool(request["force"]), float(request["timeout_s"]))
                 return None
+            case "save":
+                return await self._save(float(request["timeout_s"]))
+            case "pause":
+                await self._machine.pause()
+                return None
+            case "resume":
+                await self._machine.resume()
+                return None
+            case "usage":
+                return (await self._machine.usage()).to_json()
             case "forwards":
                 return [asdict(port) for port in self._machine.forwards]
             case "follow_settings":
                 return list(await self._machine.follow_settings())
             case "ssh":
+                await self._machine.wake()
                 port, user = self._machine.ssh_address
                 return {"port": port, "user": user}
             case unknown:

@@ -7,6 +7,10 @@ then by `{"ok": true, "result"}` or `{"ok": false, "kind", "error"}`.
 - `events` → how it stands and whatever changes, as events until the client hangs up or the hostagent ends.
 - `start` → events until the machine has settled, then its status.
 - `stop {force, timeout_s}` → events, then null once the machine is off; the hostagent ends.
+- `save {timeout_s}` → null once the machine is saved and off, or in a sentence why it was powered off instead; the
+  hostagent ends.
+- `pause`, `resume` → null once the guest stands still, or goes on.
+- `usage` → a MachineUsage.
 - `forwards` → `[{protocol, address, port}]`, the published ports offered now.
 - `follow_settings` → the keys of the saved settings that have to wait for a restart; the others are followed.
 - `ssh` → `{port, user}`, where the guest's SSH server is reached with the machine's keys.

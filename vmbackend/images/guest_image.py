@@ -25,12 +25,14 @@ _ROLES = ("kernel", "initramfs", "system")
 class GuestImage:
     """A contract, with its files' paths.
 
-    `emulated_cmdline` is added to `cmdline` for an emulated x86 guest, with `{tsc_khz}` filled in. `fw_cfg` maps what
-    the host hands in to firmware configuration names. `grow_data_disk_command` is None where only a boot does that.
+    `digest` stands for all of the files' contents. `emulated_cmdline` is added to `cmdline` for an emulated x86 guest,
+    with `{tsc_khz}` filled in. `fw_cfg` maps what the host hands in to firmware configuration names.
+    `grow_data_disk_command` is None where only a boot does that.
     """
 
     directory: Path
     version: str
+    digest: str
     arch: str
     kernel: Path
     initramfs: Path
@@ -129,6 +131,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
         return GuestImage(
             directory=directory,
             version=contract["version"],
+            digest=_joint_digest(contract),
             arch=arch,
             cmdline=contract["cmdline"],
             emulated_cmdline=contract["cmdline_tcg"],
@@ -150,6 +153,11 @@ def _load(directory: Path, arch: str) -> GuestImage:
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, f"it lacks {error}") from error
+
+
+def _joint_digest(contract: dict[str, Any]) -> str:
+    digests = " ".join(contract["files"][role]["sha256"] for role in _ROLES)
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def _damaged(path: Path, reason: str) -> GuestImageDamaged:

@@ -8,8 +8,10 @@ import asyncio
 import logging
 import re
 from contextlib import AsyncExitStack
+from typing import Any
 
 from vmbackend.errors import MachineError
+from vmbackend.machine import saved
 from vmbackend.machine.guest import StartedQemu
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
@@ -38,7 +40,7 @@ async def adopt_qemu(paths: MachinePaths, undo: AsyncExitStack) -> tuple[Prepare
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
             monitor = await Monitor.connect(paths.rescue_socket)
             undo.push_async_callback(monitor.close)
-            await _settle(monitor, prepared.image.ssh_port)
+            await _settle(paths, monitor, prepared.image.ssh_port)
     except (MachineError, OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("QEMU %d runs without a hostagent and cannot be taken over: %r", record.pid, error)
         return None
@@ -50,13 +52,21 @@ async def adopt_qemu(paths: MachinePaths, undo: AsyncExitStack) -> tuple[Prepare
     return prepared, qemu
 
 
-async def _settle(monitor: Monitor, ssh_port: int) -> None:
-    """Undo what the last hostagent did and the next will do again. Raises MonitorError."""
+async def _settle(paths: MachinePaths, monitor: Monitor, ssh_port: int) -> None:
+    """Undo what the last hostagent did and the next will do again. Raises MonitorError, OSError.
+
+    ValueError for a guest whose saved state was not read in yet: it is better read in again.
+    """
     for protocol, address, port, guest_port in _FORWARD.findall(await monitor.human("info usernet")):
         if int(guest_port) != ssh_port:
             await monitor.human(f"hostfwd_remove {NETDEV} {protocol.lower()}:{address}:{port}")
-    status = await monitor.execute("query-status")
-    if isinstance(status, dict) and status.get("status") == "paused":
+    await monitor.execute("migrate_cancel")  # it may have been saving the guest
+    status: Any = await monitor.execute("query-status")
+    if status["status"] in ("inmigrate", "prelaunch"):
+        raise ValueError("it waits for its guest's state")
+    if status["status"] in ("paused", "postmigrate"):
+        # Before the guest runs: nobody may go on from its saved state afterwards.
+        saved.discard(paths)
         await monitor.execute("cont")
 
 

@@ -31,6 +31,16 @@ class MachinePaths:
         return self.directory / "data.qcow2"
 
     @property
+    def saved_state(self) -> Path:
+        """A saved guest: the contents of its memory and devices. Worth something only with `saved_record`."""
+        return self.directory / "saved.state"
+
+    @property
+    def saved_record(self) -> Path:
+        """What the saved guest belongs to; it is taken away before that guest runs on."""
+        return self.directory / "saved.json"
+
+    @property
     def client_key(self) -> Path:
         """The hostagent's private SSH key."""
         return self.directory / "client_key"

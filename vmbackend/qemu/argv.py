@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmbackend import host
 from vmbackend.host.candidate import Candidate
 from vmbackend.images.guest_image import GuestImage
 from vmbackend.machine.network import GuestNetwork
@@ -12,6 +13,9 @@ from vmbackend.machine.network import GuestNetwork
 _VIRTIO_SUFFIX = {"microvm": "device", "q35": "pci", "virt": "pci"}
 _MACHINE_OPTIONS = {"microvm": "microvm,acpi=on", "q35": "q35", "virt": "virt"}
 _CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+
+# Pages the guest does not use are given back to this computer; where it takes none, QEMU would complain of each.
+_FREE_PAGE_REPORTING = ",free-page-reporting=on" if host.TAKES_PAGES_BACK else ""
 
 NETDEV = "net0"
 DATA_DRIVE = "data"
@@ -31,8 +35,9 @@ class LaunchFacts:
 
     `qmp_address` and `console_address` are listening sockets of ours (`unix:PATH` or `tcp:HOST:PORT`): QEMU
     connects to them, so nobody else can. On `rescue_socket`, in a private folder, it listens for a second monitor.
-    `handed_in_files` and `handed_in_texts` map firmware configuration names
-    to files and to short texts. `tsc_khz` spares an emulated x86 guest from measuring its clock.
+    `handed_in_files` and `handed_in_texts` map firmware configuration names to files and to short texts. `tsc_khz`
+    spares an emulated x86 guest from measuring its clock. `incoming`: the guest's state will be read in through QMP,
+    and the guest stays paused after that.
     """
 
     program: Path
@@ -50,6 +55,7 @@ class LaunchFacts:
     tsc_khz: int | None
     handed_in_files: Mapping[str, Path]
     handed_in_texts: Mapping[str, str]
+    incoming: bool = False
 
 
 def build_argv(facts: LaunchFacts) -> list[str]:
@@ -74,7 +80,9 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         f"hostfwd=tcp:127.0.0.1:0-{network.address.ip}:{image.ssh_port}",
         *("-device", f"virtio-net-{suffix},netdev={NETDEV}"),
         *("-device", f"virtio-rng-{suffix}"),
+        *("-device", f"virtio-balloon-{suffix}{_FREE_PAGE_REPORTING}"),
         *_fw_cfg(facts),
+        *(("-S", "-incoming", "defer") if facts.incoming else ()),
     ]
 
 

@@ -7,9 +7,11 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-from qemu.qmp import QMPClient, QMPError, Runstate
+from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
 
 from vmbackend.errors import MachineError, StartFailed
 
@@ -25,6 +27,13 @@ class Monitor:
 
     def __init__(self, client: QMPClient) -> None:
         self._client = client
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """QEMU's version, such as (7, 2, 22)."""
+        assert self._client.greeting is not None, "a monitor is made of a client that was greeted"
+        numbers: Any = self._client.greeting.QMP.version["qemu"]
+        return (numbers["major"], numbers["minor"], numbers["micro"])
 
     @classmethod
     async def accept(cls, listener: socket.socket) -> "Monitor":
@@ -51,6 +60,10 @@ class Monitor:
         """Until the session has ended, most often because QEMU has."""
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
+
+    def events(self, name: str) -> AbstractContextManager[EventListener]:
+        """The events of that name while inside the block."""
+        return self._client.listener(name)
 
     async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         try:

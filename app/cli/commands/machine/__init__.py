@@ -18,6 +18,8 @@ VERBS = {
     "create": "Make a machine without starting it",
     "start": "Start a machine, making it if need be",
     "stop": "Stop a machine",
+    "pause": "Let a machine stand still",
+    "resume": "Let a paused machine go on",
     "restart": "Stop a machine and start it again",
     "status": "Show where a machine stands",
     "logs": "Show what a machine's parts wrote",
