@@ -8,6 +8,7 @@ image-spec (layer.md, "Whiteouts"):
     .wh..wh..opq    <->  xattr trusted.overlay.opaque=y on the directory
 """
 
+import errno
 import os
 import stat
 import tarfile
@@ -15,7 +16,7 @@ from collections.abc import Callable, Container
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from runtime.content import tar_reader
 from runtime.content.compression import Readable
@@ -35,6 +36,7 @@ WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"
 _AUFS_METADATA_PREFIX = ".wh..wh."
 _CHUNK_BYTES = 1 << 20
+_Result = TypeVar("_Result")
 
 
 class Writable(Protocol):
@@ -207,8 +209,10 @@ class _TreeReader:
         if kind == tarfile.REGTYPE:
             _write_file(out, node, info)
         elif kind == tarfile.SYMTYPE:
-            info.linkname = os.readlink(node.name, dir_fd=node.parent_fd)
-            _write_entry(out, info)
+            target = _unless_replaced(lambda: os.readlink(node.name, dir_fd=node.parent_fd))
+            if target is not None:
+                info.linkname = target
+                _write_entry(out, info)
         elif kind == tarfile.DIRTYPE:
             self._write_directory(node, info)
         else:
@@ -216,7 +220,9 @@ class _TreeReader:
             _write_entry(out, info)
 
     def _write_directory(self, node: Node, info: tarfile.TarInfo) -> None:
-        directory_fd = open_directory(node.name, node.parent_fd)
+        directory_fd = _unless_replaced(lambda: open_directory(node.name, node.parent_fd))
+        if directory_fd is None:
+            return
         try:
             info.pax_headers = _xattr_records(directory_fd)
             _write_entry(self._out, info)
@@ -250,6 +256,20 @@ _TAR_TYPES = {
 }
 
 
+# What a name answers that is not there any more, or is something else by now.
+_REPLACED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO))
+
+
+def _unless_replaced(read: Callable[[], _Result]) -> _Result | None:
+    """None where a running container has changed meanwhile what is being read."""
+    try:
+        return read()
+    except OSError as error:
+        if error.errno not in _REPLACED:
+            raise
+        return None
+
+
 def _write_entry(out: Writable, info: tarfile.TarInfo) -> None:
     out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
 
@@ -257,9 +277,8 @@ def _write_entry(out: Writable, info: tarfile.TarInfo) -> None:
 def _write_file(out: Writable, node: Node, info: tarfile.TarInfo) -> None:
     """A file that changes while it is read still gets exactly the size its header promised."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        file_fd = os.open(node.name, flags, dir_fd=node.parent_fd)
-    except FileNotFoundError:
+    file_fd = _unless_replaced(lambda: os.open(node.name, flags, dir_fd=node.parent_fd))
+    if file_fd is None:
         return
     try:
         info.size = missing = os.fstat(file_fd).st_size

@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         metavar="DIR",
-        help="CDI specifications of devices, in JSON; may be repeated (default: /etc/cdi and /var/run/cdi)",
+        help="CDI specifications of devices, in JSON or, where PyYAML is installed, in YAML; may be repeated (default: "
+        "/etc/cdi and /var/run/cdi)",
     )
     registry_options.add_arguments(parser)
     parser.add_argument("--embedded-images", type=Path, metavar="DIR", help="image archives to load at the first start")
