@@ -155,8 +155,7 @@ async def _run(settings: EngineSettings, hosts: list[Host], group: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Engine(settings) as engine:
-        _write_facts(settings)
+    async with Engine(settings, lambda: _write_facts(settings)) as engine:
         engine.containers.resume()
         loop.add_signal_handler(signal.SIGHUP, engine.reload)
         async with serve(engine, hosts, group):
@@ -185,8 +184,10 @@ async def _shutdown(run_dir: Path, data_root: Path | None) -> None:
     try:
         facts = json.loads(facts_path.read_text())
     except FileNotFoundError:
-        if data_root is None:
+        if not run_dir.exists():
             raise InvalidParameter(f"no engine has run on {run_dir}: give the --run-dir it was started with") from None
+        if data_root is None:  # shut down already, or killed before it had anything to take down
+            return
         facts = {"pid": 0, "start_time": 0, "data_root": str(data_root)}
     await _stop_engine(facts["pid"], facts["start_time"])
     async with Engine(EngineSettings(Path(facts["data_root"]), run_dir)) as engine:

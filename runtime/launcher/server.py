@@ -27,6 +27,11 @@ NO_ROOM = (
     "too many open files: the launcher has as many open as it may: end some containers, or raise the limit it is "
     "started with (LimitNOFILE= of the engine's unit, ulimit -n)"
 )
+_NO_PROCESS = (
+    "no process can be made (resource temporarily unavailable): there are as many as a limit allows: end some, or "
+    "raise it (--pids-limit of the container, TasksMax= of the engine's unit, pids.max of a cgroup, kernel.pid_max)"
+)
+_SENTENCES = {errno.EMFILE: NO_ROOM, errno.EAGAIN: _NO_PROCESS}
 
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 
@@ -93,7 +98,7 @@ class Server:
         except Refused as refusal:
             self._refuse(message.get("seq"), "launcher", refusal.errno, str(refusal))
         except OSError as error:
-            sentence = NO_ROOM if error.errno == errno.EMFILE else f"the launcher failed: {error}"
+            sentence = _SENTENCES.get(error.errno or 0, f"the launcher failed: {error}")
             self._refuse(message.get("seq"), "launcher", error.errno or 0, sentence)
         except _MALFORMED as error:
             self._refuse(message.get("seq"), "launcher", errno.EINVAL, f"malformed request: {error!r}")
