@@ -503,7 +503,7 @@ class ContainerService:
         own = {process.key[0]: process for process in known if process.key[1] == ""}
         for process in known:
             if process.key[1] or process.key[0] not in self._containers:
-                self._processes.link.ack(process.key)
+                self._processes.forget(process.key)
         for container in list(self._containers.values()):
             process_known = own.get(container.id)
             if process_known is not None:
@@ -574,7 +574,7 @@ class ContainerService:
         if known.exited and not container.state.has_process and container.state.finished_ns == known.exited.at_ns:
             self._processes.forget(known.key)  # the engine died right after it had taken note
             return
-        fds = await self._processes.link.reopen(known.key)
+        fds = await self._processes.reopen(known.key)
         writer = self._logs[container.id] = open_log(container)
         live = self._processes.adopt(known, fds, container.options.tty, writer.write, container.hub)
         if not container.state.has_process:  # the engine died between the start and its note of it

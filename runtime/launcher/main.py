@@ -25,7 +25,7 @@ Start containers for the engine, and keep what a restarted engine needs to find 
 by itself; by hand it is of use only with an engine on the same DIR.
 
 options:
-  --run-dir DIR  where launcher.sock, launcher.lock and (with --daemon) launcher.log are; made if it is missing
+  --run-dir DIR  where its socket, its lock and (with --daemon) launcher.log are; made if it is missing
   --daemon       go into the background; exit with 0 once the socket answers
   --cold         prepare nothing ahead
   -h, --help     show this

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.engine.settings import EngineSettings
+from runtime.launcher import protocol
 from tests.engine.conftest import NewEngine
 from tests.engine.test_containers import create, logs
 from tests.harness import REPOSITORY, RunningEngine, leftovers
@@ -29,7 +30,7 @@ def wait_for(pid: int) -> None:
         return
     import select
 
-    assert select.select([pidfd], [], [], 10)[0]
+    assert select.select([pidfd], [], [], 30)[0]
     os.close(pidfd)
 
 
@@ -84,6 +85,46 @@ def test_a_killed_launcher_costs_only_exit_codes(new_engine: NewEngine) -> None:
     state = engine.get(f"/containers/{id}/json")["State"]
     assert state["Status"] == "exited"
     assert "unknown" in state["Error"]
+
+
+OLDER_LAUNCHER = """
+import sys
+from runtime.launcher import protocol
+protocol.SOCKET_NAME, protocol.LOCK_NAME = "launcher-0.sock", "launcher-0.lock"
+from runtime.launcher.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_launcher_of_an_earlier_version_keeps_its_containers(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    older, own = (engine.run_dir / name for name in ("launcher-0.sock", protocol.SOCKET_NAME))
+    engine.stop()
+    first = engine.launcher_pid()
+    os.kill(first, signal.SIGTERM)
+    wait_for(first)
+    command = [sys.executable, "-c", OLDER_LAUNCHER, "launcher", "--run-dir", str(engine.run_dir), "--daemon"]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    older.rename(own)  # its engine knows it by that name
+    engine.restart()
+    old_pid = engine.launcher_pid()
+    id = create(engine, "sh", "-c", "trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done")
+    engine.post(f"/containers/{id}/start")
+    engine.stop()
+    own.rename(older)
+
+    engine.restart()
+    assert is_running(engine, id)
+    other = create(engine, "sleep", "60")
+    engine.post(f"/containers/{other}/start")
+    pid = engine.get(f"/containers/{other}/json")["State"]["Pid"]
+    assert f"PPid:\t{old_pid}\n" not in Path(f"/proc/{pid}/status").read_text()
+    assert engine.docker("exec", id, "echo", "still here").stdout == b"still here\n"
+    engine.post(f"/containers/{id}/stop?t=30")
+    assert engine.get(f"/containers/{id}/json")["State"]["ExitCode"] == 7
+    assert logs(engine, id)[0].endswith("bye\n")
+    wait_for(old_pid)  # it had no other
+    assert is_running(engine, other)
 
 
 def test_both_killed(new_engine: NewEngine) -> None:
