@@ -41,6 +41,10 @@ class DiskDamaged(MachineError):
     """The machine's data disk cannot be used."""
 
 
+class ArchiveDamaged(MachineError):
+    """A file is no exported machine, or not as it was exported."""
+
+
 class AcceleratorUnusable(MachineError):
     """The accelerator that was asked for does not work here."""
 
@@ -77,6 +81,7 @@ _KINDS: dict[str, type[MachineError]] = {
         GuestImageMissing,
         GuestImageDamaged,
         DiskDamaged,
+        ArchiveDamaged,
         AcceleratorUnusable,
         StartFailed,
         StopFailed,

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from vmbackend.errors import (
 )
 from vmbackend.hostagent.client import HostagentClient, MachineEvents, spawn_hostagent
 from vmbackend.machine import saved
+from vmbackend.machine.archive import export_machine, import_disk, read_settings
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.paths import MachinePaths
@@ -25,6 +26,7 @@ from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
 from vmbackend.machine.usage import MachineUsage
 from vmbackend.qemu.disks import refuse_smaller
+from vmbackend.qemu.locate import locate_qemu
 
 if TYPE_CHECKING:
     from vmbackend.ssh.session import GuestSession
@@ -82,9 +84,7 @@ class MachineManager:
 
     def create(self, name: str, settings: MachineSettings) -> None:
         """Make a machine without starting it. Raises MachineExists, InvalidSettings."""
-        with self._owned(name) as paths:
-            if paths.settings.exists():
-                raise MachineExists(f"There is a machine `{name}` already; remove it, or choose another name.")
+        with self._new(name):
             self._store.save(name, settings)
 
     def set(self, name: str, settings: MachineSettings) -> tuple[str, ...]:
@@ -118,8 +118,7 @@ class MachineManager:
                     shutil.rmtree(entry)
                 elif entry != paths.hostagent_lock:
                     entry.unlink()
-        for directory in paths.directories:
-            shutil.rmtree(directory)
+        _remove_directories(paths)
 
     def reset(self, name: str = DEFAULT_MACHINE, force: bool = False) -> None:
         """Forget the machine's images, containers and volumes; its settings stay. As `remove`, it has to be off."""
@@ -127,6 +126,28 @@ class MachineManager:
         with self._owned(name) as paths:
             saved.discard(paths)
             paths.data_disk.unlink(missing_ok=True)
+
+    def export(self, name: str, target: Path, on_phase: Callable[[str], None] = lambda phase: None) -> None:
+        """Write the machine, which has to be off, to a file: its settings and its disk."""
+        self._require_off(name, force=False)
+        with self._owned(name) as paths:
+            settings = self._store.load(name)
+            qemu = locate_qemu(host.machine_arch(), settings.qemu_dir)
+            try:
+                export_machine(qemu.img, paths, settings, target.absolute(), on_phase)
+            except OSError as error:
+                raise MachineError(f"The machine `{name}` cannot be exported to {target}: {error}") from error
+
+    def import_(self, name: str, source: Path, on_phase: Callable[[str], None] = lambda phase: None) -> None:
+        """Make a machine of an exported file. Raises MachineExists, ArchiveDamaged."""
+        try:
+            settings = read_settings(source)
+            with self._new(name) as paths:
+                import_disk(source, paths, on_phase)
+                # Last: with its settings it is a machine.
+                self._store.save(name, settings)
+        except OSError as error:
+            raise MachineError(f"{source} cannot be imported: {error}") from error
 
     def open_session(
         self,
@@ -283,6 +304,19 @@ class MachineManager:
             raise MachineError(f"The machine `{name}` is not running; start it first.")
         return client
 
+    @contextmanager
+    def _new(self, name: str) -> Iterator[MachinePaths]:
+        """The files of a machine that is about to be made, gone again if that fails. Raises MachineExists."""
+        fresh = not self._store.paths(name).directory.exists()
+        with ExitStack() as undo:
+            with self._owned(name) as paths:
+                if paths.settings.exists():
+                    raise MachineExists(f"There is a machine `{name}` already; remove it, or choose another name.")
+                if fresh:
+                    undo.callback(_remove_directories, paths)
+                yield paths
+            undo.pop_all()
+
     def _require_off(self, name: str, force: bool) -> None:
         if name not in self._store.names():
             raise MachineNotFound(f"There is no machine `{name}`.")
@@ -293,6 +327,11 @@ class MachineManager:
 
     def _status(self, paths: MachinePaths, state: Any, *reasons: str) -> MachineStatus:
         return MachineStatus(paths.name, state, host.engine_host(paths.name, paths.engine_socket), reasons)
+
+
+def _remove_directories(paths: MachinePaths) -> None:
+    for directory in paths.directories:
+        shutil.rmtree(directory)
 
 
 def _running_qemu(paths: MachinePaths) -> ProcessRecord | None:

@@ -61,6 +61,11 @@ def refuse_smaller(path: Path, size_gib: int) -> None:
         )
 
 
+def compress_disk(qemu_img: Path, path: Path, target: Path) -> None:
+    """Write a copy with compressed clusters and without what is empty. Raises DiskDamaged."""
+    _qemu_img(qemu_img, "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", str(path), str(target))
+
+
 def _qemu_img(program: Path, *arguments: str) -> None:
     outcome = subprocess.run(
         [program, *arguments],
