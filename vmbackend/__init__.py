@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmbackend.errors import MachineError
 from vmbackend.hostagent.client import MachineEvents
+from vmbackend.machine.checks import Finding
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.events import ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SETTING_KEYS",
+    "Finding",
     "ForwardAdded",
     "ForwardRemoved",
     "MachineError",

@@ -1,6 +1,7 @@
 """Machines as the application and the command line see them."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from vmbackend.errors import (
 from vmbackend.hostagent.client import HostagentClient, MachineEvents, spawn_hostagent
 from vmbackend.machine import saved
 from vmbackend.machine.archive import export_machine, import_disk, read_settings
+from vmbackend.machine.checks import Finding, examine
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.paths import MachinePaths
@@ -37,6 +39,8 @@ LogPart = Literal["hostagent", "qemu", "serial"]
 
 _STATUS_TIMEOUT_S = 10.0
 _SSH_TIMEOUT_S = 15.0
+_HOSTAGENT_APPEARS_WITHIN_S = 30.0
+_LOOK_EVERY_S = 0.05
 _FOLLOW_TIMEOUT_S = 120.0  # a large file system takes a while to grow on a slow disk
 _SAVE_TIMEOUT_S = 90.0  # beside the time a power-off may take
 _STOP_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
@@ -188,7 +192,12 @@ class MachineManager:
             self._store.save(name, settings or MachineSettings())
         client = HostagentClient.find(paths)
         if client is None:
-            spawn_hostagent(paths)
+            try:
+                spawn_hostagent(paths)
+            except MachineBusy:
+                # Most likely somebody else has started it at the same moment: then that is our machine as well.
+                if not _wait_for_hostagent(paths):
+                    raise
             client = HostagentClient.find(paths)
         if client is None:
             raise HostagentUnreachable(f"The hostagent of `{name}` ended; `{paths.hostagent_log}` may say why.")
@@ -262,6 +271,11 @@ class MachineManager:
         ports: Sequence[dict[str, Any]] = client.request("forwards", _STATUS_TIMEOUT_S) if client else []
         return ports
 
+    def examine(self, name: str = DEFAULT_MACHINE) -> Sequence[Finding]:
+        """What may keep the machine from working, and what to do about it."""
+        paths = self._store.paths(name)
+        return tuple(examine(paths, self.status(name)))
+
     def events(self, name: str = DEFAULT_MACHINE) -> MachineEvents:
         """How the machine stands, then every change, to iterate over in a thread of one's own.
 
@@ -284,7 +298,7 @@ class MachineManager:
         files = {
             "hostagent": [paths.hostagent_log],
             "qemu": [paths.qemu_log],
-            "serial": [paths.previous_console_log, paths.console_log],
+            "serial": [*reversed(paths.console_logs)],
         }
         return [file for file in files[part] if file.exists()]
 
@@ -327,6 +341,16 @@ class MachineManager:
 
     def _status(self, paths: MachinePaths, state: Any, *reasons: str) -> MachineStatus:
         return MachineStatus(paths.name, state, host.engine_host(paths.name, paths.engine_socket), reasons)
+
+
+def _wait_for_hostagent(paths: MachinePaths) -> bool:
+    """Until the holder of the machine's lock turns out to be a hostagent; False when it is none."""
+    deadline = time.monotonic() + _HOSTAGENT_APPEARS_WITHIN_S
+    while HostagentClient.find(paths) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_EVERY_S)
+    return True
 
 
 def _remove_directories(paths: MachinePaths) -> None:

@@ -1,10 +1,14 @@
 """The engine in a virtual machine, looked after by `vmbackend`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from app.core.errors import UserError
 from app.services.engines import EngineState, EngineStatus, OnPhase, silent
+
+if TYPE_CHECKING:
+    from vmbackend import Finding
 
 DEFAULT_MACHINE = "default"
 
@@ -20,6 +24,10 @@ class VmBackend:
 
     def host(self) -> str:
         return str(self._manager.engine_host(self._machine))
+
+    def findings(self) -> "Sequence[Finding]":
+        """What may keep the machine from working."""
+        return self._manager.examine(self._machine)
 
     def status(self) -> EngineStatus:
         return _status_of(self._manager.status(self._machine), self.host())

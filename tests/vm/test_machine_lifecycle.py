@@ -236,7 +236,7 @@ def test_stop_leaves_nothing_but_the_machines_files(machine: BootedMachine) -> N
     assert "Power down" in machine.paths.console_log.read_text()
     assert {path.name for path in machine.paths.directory.iterdir()} == {
         *("settings.json", "data.qcow2", "client_key", "authorized_keys", "guest_host_key", "hostagent.lock"),
-        *("hostagent.log", "qemu.log", "console.log", "console.previous.log"),
+        *("hostagent.log", "qemu.log", "console.log", *(f"console.{age}.log" for age in (1, 2, 3))),
     }
     assert_no_processes(machine.paths.directory)
 

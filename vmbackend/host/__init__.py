@@ -18,7 +18,8 @@ Every adapter offers the same names:
 - `TAKES_PAGES_BACK`: whether QEMU can return single pages of the guest's memory. `process_memory_bytes(pid)`: resident,
   None when there is no such process. `disk_usage_bytes(path)`: what a file really takes.
 - `executable_memory(code)`: a context in which machine code can be called.
-- `ACCELERATOR_CANDIDATES`, `accelerator_obstacle(accelerator)`: what to try, and what is known to be in its way.
+- `ACCELERATOR_CANDIDATES`, `accelerator_obstacle(accelerator)`: what to try, and what is known to be in its way;
+  `ACCELERATOR_REMEDY`: the switches to flip.
 """
 
 import socket
@@ -28,6 +29,7 @@ if sys.platform == "win32":
     from vmbackend.host.pipe_windows import EngineListener, connect_engine, engine_host
     from vmbackend.host.windows import (
         ACCELERATOR_CANDIDATES,
+        ACCELERATOR_REMEDY,
         ORPHANS_LIVE_ON,
         QEMU_INSTALL_COMMAND,
         TAKES_PAGES_BACK,
@@ -54,6 +56,7 @@ if sys.platform == "win32":
 elif sys.platform == "darwin":
     from vmbackend.host.macos import (
         ACCELERATOR_CANDIDATES,
+        ACCELERATOR_REMEDY,
         QEMU_INSTALL_COMMAND,
         accelerator_obstacle,
         cpu_name,
@@ -85,6 +88,7 @@ elif sys.platform == "darwin":
 else:
     from vmbackend.host.linux import (
         ACCELERATOR_CANDIDATES,
+        ACCELERATOR_REMEDY,
         QEMU_INSTALL_COMMAND,
         accelerator_obstacle,
         cpu_name,
@@ -116,6 +120,7 @@ else:
 
 __all__ = [
     "ACCELERATOR_CANDIDATES",
+    "ACCELERATOR_REMEDY",
     "ORPHANS_LIVE_ON",
     "QEMU_INSTALL_COMMAND",
     "TAKES_PAGES_BACK",

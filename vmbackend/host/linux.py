@@ -13,6 +13,11 @@ QEMU_INSTALL_COMMAND = (
     "`apt install qemu-system-x86 qemu-utils` (Debian, Ubuntu) or `dnf install qemu-kvm qemu-img` (Fedora)"
 )
 
+ACCELERATOR_REMEDY = (
+    "Switch virtualisation (VT-x, SVM) on in the firmware's settings, load the module (`sudo modprobe kvm_intel` or "
+    "`kvm_amd`), and let your user open /dev/kvm: `sudo usermod -aG kvm $USER`, then log in again."
+)
+
 ACCELERATOR_CANDIDATES = (
     Candidate("kvm", "host"),
     # Nested virtualisation often refuses single MSRs of the host model but runs a plain one.

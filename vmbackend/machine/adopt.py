@@ -24,6 +24,10 @@ _CONNECT_TIMEOUT_S = 5.0
 # Of `info usernet`: a port of this computer led to one of the guest's, by us, and so ours to lead anew.
 _FORWARD = re.compile(r"(TCP|UDP)\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s")
 
+# QEMU's RunState, qapi/run-state.json.
+_NEVER_RAN = ("prelaunch", "inmigrate")
+_STANDING_STILL = ("paused", "finish-migrate", "postmigrate")
+
 _log = logging.getLogger(__name__)
 
 

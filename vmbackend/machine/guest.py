@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -185,8 +186,9 @@ async def start_qemu(
     Raises StartFailed, OSError.
     """
     image = prepared.image
-    if paths.console_log.exists():
-        paths.console_log.replace(paths.previous_console_log)
+    for newer, older in reversed(list(pairwise(paths.console_logs))):
+        if newer.exists():
+            newer.replace(older)
     undo.callback(paths.rescue_socket.unlink, missing_ok=True)
     qmp_listener = _listen(paths.qmp_socket, undo)
     console_listener = _listen(paths.console_socket, undo)

@@ -12,6 +12,7 @@ from pathlib import Path
 from vmbackend import host
 
 _MAX_SOCKET_PATH_BYTES = 103
+_KEPT_CONSOLES = 4
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,10 @@ class MachinePaths:
         return self.directory / "console.log"
 
     @property
-    def previous_console_log(self) -> Path:
-        """The console of the start before: what a guest that died had to say."""
-        return self.directory / "console.previous.log"
+    def console_logs(self) -> tuple[Path, ...]:
+        """The consoles of the last starts, this one's first: what a guest that died had to say."""
+        earlier = (self.directory / f"console.{age}.log" for age in range(1, _KEPT_CONSOLES))
+        return (self.console_log, *earlier)
 
     @property
     def engine_socket(self) -> Path:

@@ -110,7 +110,7 @@ def write_atomically(path: Path, text: str, durable: bool = False) -> None:
 
     A `durable` one is on the disk when this returns.
     """
-    draft = path.with_name(f"{path.name}.new")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")  # two processes may write the same file
     with draft.open("w", encoding="utf-8") as stream:
         stream.write(text)
         if durable:
