@@ -25,38 +25,25 @@ class Plan(NamedTuple):
     commit: list[Phase]
 
 
-class NotStarted(Exception):
-    """The plan has failed, and that is reported; a process of its own ends with `exit_code`."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
-
-
 def run(plan: Plan, report: Report, stage: int = -1) -> NoReturn:
     """Apply `plan` and execute its program; on any failure report it and end the process."""
     init = Init(report, plan.program.environment, stage)
+    if not _apply(plan.prepare, init):
+        os._exit(1)
+    args = plan.program.args
     try:
-        path = prepare(plan, init)
+        path = find_executable(args[0], init.environment.get("PATH", ""))
+    except Refused as refusal:
+        report.failed("exec", refusal.errno, str(refusal))
+        os._exit(_exit_code(refusal.errno))
+    if not _apply(plan.commit, init):
+        os._exit(1)
+    try:
         report.ready()
-        os.execve(path, list(plan.program.args), init.environment)
-    except NotStarted as failure:
-        os._exit(failure.exit_code)
+        os.execve(path, list(args), init.environment)
     except OSError as error:
         report.failed("exec", error.errno or 0, f"exec {path}: {reason(error)}")
         os._exit(_exit_code(error.errno or 0))
-
-
-def prepare(plan: Plan, init: Init) -> str:
-    """Apply `plan`, and return the path to execute; raises NotStarted."""
-    _apply(plan.prepare, init)
-    try:
-        path = find_executable(plan.program.args[0], init.environment.get("PATH", ""))
-    except Refused as refusal:
-        init.report.failed("exec", refusal.errno, str(refusal))
-        raise NotStarted(_exit_code(refusal.errno)) from None
-    _apply(plan.commit, init)
-    return path
 
 
 def reason(error: OSError) -> str:
@@ -65,17 +52,18 @@ def reason(error: OSError) -> str:
     return words[:1].lower() + words[1:]
 
 
-def _apply(phases: list[Phase], init: Init) -> None:
+def _apply(phases: list[Phase], init: Init) -> bool:
     for phase in phases:
         for op in phase.ops:
             try:
                 op.apply(init)
             except Refused as refusal:
                 init.report.failed(phase.name, refusal.errno, str(refusal))
-                raise NotStarted(1) from None
+                return False
             except OSError as error:
                 init.report.failed(phase.name, error.errno or 0, _sentence(op.describe(), error))
-                raise NotStarted(1) from None
+                return False
+    return True
 
 
 def _sentence(doing: str, error: OSError) -> str:

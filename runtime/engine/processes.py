@@ -18,8 +18,6 @@ from pathlib import Path
 
 from runtime.engine.launcher_link import Exit, Key, Known, LauncherLink, Started
 from runtime.engine.stdio import STDERR, STDOUT, OutputHub, Sink, Stdio
-from runtime.errors import ProcessFault, Unavailable
-from runtime.launcher.protocol import SOCKET_NAME, SOCKET_PATTERN
 
 log = logging.getLogger(__name__)
 
@@ -106,69 +104,16 @@ class ProcessTable:
         self._ended_before: dict[Key, Exit] | None = {}  # exits told before `settled`
         self._closing = False
         self._reconnecting: asyncio.Task[None] | None = None
-        self._run_dir = run_dir
         self.link = LauncherLink(run_dir, self._exited, self._lost)
-        # Launchers of earlier versions start nothing any more, and stay until the last of theirs has ended.
-        self._earlier: set[LauncherLink] = set()
-        self._homes: dict[Key, LauncherLink] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> list[Known]:
-        """Connect to the launcher, and to those of earlier versions; return what they have."""
+        """Connect to the launcher and return what it has."""
         await self.link.connect()
-        known = await self.link.processes()
-        for path in sorted(self._run_dir.glob(SOCKET_PATTERN)):
-            if path.name != SOCKET_NAME:
-                known += await self._connect_earlier(path.name)
-        return known
-
-    async def _connect_earlier(self, socket_name: str) -> list[Known]:
-        link = LauncherLink(self._run_dir, self._exited, lambda: self._lost_earlier(link), socket_name)
-        if not await link.connect_earlier():
-            return []
-        self._earlier.add(link)
-        known = await link.processes()
-        self._homes |= {process.key: link for process in known}
-        log.info("launcher %s is of an earlier version, and keeps its %s processes", link.pid, len(known))
-        self._retire_soon(link)
-        return known
-
-    def _home(self, key: Key) -> LauncherLink:
-        return self._homes.get(key, self.link)
-
-    async def reopen(self, key: Key) -> dict[str, int]:
-        """As `LauncherLink.reopen`, of the launcher that has it."""
-        return await self._home(key).reopen(key)
+        return await self.link.processes()
 
     def forget(self, key: Key) -> None:
         """The end of a container's own process is on record; until then the launcher tells it to every engine."""
-        home = self._home(key)
-        home.ack(key)
-        if home is not self.link:
-            self._retire_soon(home)
-
-    def _retire_soon(self, link: LauncherLink) -> None:
-        task = asyncio.ensure_future(self._retire(link))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-
-    async def _retire(self, link: LauncherLink) -> None:
-        """End a launcher of an earlier version that has nothing left."""
-        with contextlib.suppress(Unavailable, ProcessFault):
-            if not await link.processes():
-                await link.shutdown()
-
-    def _lost_earlier(self, link: LauncherLink) -> None:
-        self._earlier.discard(link)
-        for key, live in list(self._live.items()):
-            if self._homes.get(key) is link:
-                self._watch(live)
-        self._homes = {key: home for key, home in self._homes.items() if home is not link}
-
-    def _watch(self, live: LiveProcess) -> None:
-        """Nobody will tell its end."""
-        live.ended.add_done_callback(lambda _: self._live.pop(live.key, None))
-        live.watch()
+        self.link.ack(key)
 
     def get(self, key: Key) -> LiveProcess | None:
         return self._live.get(key)
@@ -226,7 +171,7 @@ class ProcessTable:
     def settled(self) -> None:
         """Every process worth keeping has been adopted; exits of others are forgotten from here on."""
         for key in self._ended_before or {}:
-            self.forget(key)
+            self.link.ack(key)
         self._ended_before = None
 
     def adopt_orphan(self, key: Key, pid: int, start_time: int, sink: Sink, hub: OutputHub) -> LiveProcess | None:
@@ -244,7 +189,7 @@ class ProcessTable:
         return live
 
     def _dropper(self, key: Key) -> Callable[[], None]:
-        return lambda: self._home(key).drop(key, ["keep.stdin"])
+        return lambda: self.link.drop(key, ["keep.stdin"])
 
     def _exited(self, key: Key, exit: Exit) -> None:
         if key in self._starting:
@@ -254,13 +199,13 @@ class ProcessTable:
         elif self._ended_before is not None:
             self._ended_before[key] = exit
         else:
-            self.forget(key)
+            self.link.ack(key)
 
     def _finish(self, live: LiveProcess, exit: Exit) -> None:
         def done(_: asyncio.Future[Exit]) -> None:
             self._live.pop(live.key, None)
             if live.key[1]:
-                self.forget(live.key)
+                self.link.ack(live.key)
 
         if not live.ended.done():
             live.ended.add_done_callback(done)
@@ -272,35 +217,28 @@ class ProcessTable:
             self._reconnecting = asyncio.ensure_future(self._reconnect())
 
     async def _reconnect(self) -> None:
-        await self.link.connect()
-        known = {process.key: process for process in await self.link.processes()}
+        known = {process.key: process for process in await self.connect()}
         for key, live in list(self._live.items()):
             process = known.get(key)
-            if key in self._homes:
-                continue
             if process is None or process.pid != live.pid:
-                self._watch(live)
+                live.ended.add_done_callback(lambda _, key=key: self._live.pop(key, None))  # type: ignore[misc]
+                live.watch()
             elif process.exited:
                 self._finish(live, process.exited)
 
     async def shutdown(self) -> None:
-        """End the launchers, which must have no live process left."""
+        """End the launcher, which must have no live process left."""
+        for process in await self.link.processes():
+            self.link.ack(process.key)
         self._closing = True
-        for link in (*self._earlier, self.link):
-            with contextlib.suppress(*(() if link is self.link else (Unavailable,))):  # one that had nothing left
-                for process in await link.processes():
-                    link.ack(process.key)
-                await link.shutdown()
+        await self.link.shutdown()
 
     def close(self) -> None:
         """Let go of everything; processes run on."""
         self._closing = True
         if self._reconnecting:
             self._reconnecting.cancel()
-        for task in self._retiring:
-            task.cancel()
-        for link in (*self._earlier, self.link):
-            link.close()
+        self.link.close()
         for live in self._live.values():
             live.release()
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.engine_api import EngineApi, EventStream
@@ -16,19 +17,22 @@ _log = logging.getLogger(__name__)
 
 
 class PortWatch:
-    """Reconciles when containers start or end, after every reconnection, and when poked; calls `on_compared` then."""
+    """Reconciles when containers start or end, after every reconnection, and when poked.
+
+    `containers_changed` gets the running containers each time, as in `GET /containers/json`.
+    """
 
     def __init__(
         self,
         api: EngineApi,
         forwards: PortForwards,
         wait_connected: Callable[[], Awaitable[None]],
-        on_compared: Callable[[], None],
+        containers_changed: Callable[[list[dict[str, Any]]], Awaitable[None]],
     ) -> None:
         self._api = api
         self._forwards = forwards
         self._wait_connected = wait_connected
-        self._on_compared = on_compared
+        self._containers_changed = containers_changed
         self._changed = asyncio.Event()
         self._events: EventStream | None = None
         self._loop = asyncio.get_running_loop()
@@ -53,7 +57,7 @@ class PortWatch:
             try:
                 containers = await asyncio.to_thread(self._api.containers, _TIMEOUT_S)
                 await self._forwards.reconcile(published_ports(containers))
-                self._on_compared()
+                await self._containers_changed(containers)
             except GuestUnreachable as error:
                 _log.info("published ports not compared: %s", error)
             except MonitorError as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 from vmbackend import host
 
 _MAX_SOCKET_PATH_BYTES = 103
-_KEPT_CONSOLES = 4
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,6 @@ class MachinePaths:
         return self.directory / "data.qcow2"
 
     @property
-    def saved_state(self) -> Path:
-        """A saved guest: the contents of its memory and devices. Worth something only with `saved_record`."""
-        return self.directory / "saved.state"
-
-    @property
-    def saved_record(self) -> Path:
-        """What the saved guest belongs to; it is taken away before that guest runs on."""
-        return self.directory / "saved.json"
-
-    @property
     def client_key(self) -> Path:
         """The hostagent's private SSH key."""
         return self.directory / "client_key"
@@ -56,15 +45,6 @@ class MachinePaths:
         return self.directory / "guest_host_key"
 
     @property
-    def guest_settings(self) -> Path:
-        """What the guest reads of the settings; a proxy's password may be in it."""
-        return self.directory / "guest-settings"
-
-    @property
-    def ca_certificates(self) -> Path:
-        return self.directory / "ca-certificates.pem"
-
-    @property
     def hostagent_lock(self) -> Path:
         """Locked by the hostagent as long as it lives."""
         return self.directory / "hostagent.lock"
@@ -72,6 +52,16 @@ class MachinePaths:
     @property
     def hostagent_record(self) -> Path:
         return self.directory / "hostagent.json"
+
+    @property
+    def share_journals(self) -> Path:
+        """Which files of shares the guest knows by which numbers."""
+        return self.directory / "shares"
+
+    @property
+    def shares_document(self) -> Path:
+        """What the guest's engine is told of the shares at its start."""
+        return self.directory / "host-shares.json"
 
     @property
     def qemu_record(self) -> Path:
@@ -91,10 +81,9 @@ class MachinePaths:
         return self.directory / "console.log"
 
     @property
-    def console_logs(self) -> tuple[Path, ...]:
-        """The consoles of the last starts, this one's first: what a guest that died had to say."""
-        earlier = (self.directory / f"console.{age}.log" for age in range(1, _KEPT_CONSOLES))
-        return (self.console_log, *earlier)
+    def previous_console_log(self) -> Path:
+        """The console of the start before: what a guest that died had to say."""
+        return self.directory / "console.previous.log"
 
     @property
     def engine_socket(self) -> Path:
@@ -107,11 +96,6 @@ class MachinePaths:
     @property
     def qmp_socket(self) -> Path:
         return self._sockets / "qmp.sock"
-
-    @property
-    def rescue_socket(self) -> Path:
-        """Where QEMU listens for a hostagent that comes after the one that started it."""
-        return self._sockets / "rescue.sock"
 
     @property
     def console_socket(self) -> Path:

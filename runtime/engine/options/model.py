@@ -176,7 +176,6 @@ class Options:
     ipc_mode: str
     uts_mode: str
     cgroupns_mode: str
-    userns_mode: str
     cgroup_parent: str
     annotations: dict[str, str]
     dns: list[str]
