@@ -137,6 +137,7 @@ class Container:
         self.cleanup: asyncio.Task[None] | None = None  # of its last run; the next has to wait for it
         self.oom_watch: OomWatch | None = None
         self.oom_kills = 0  # noticed since its start
+        self.log_fault = ""  # why its log cannot be written at the moment
         self.is_gone = False
         self._started: list[asyncio.Future[State]] = []
         self._ended: list[asyncio.Future[State]] = []

@@ -22,7 +22,7 @@ from tests.fakes.images import busybox_image_tar, directory, file
 from tests.harness import RunningEngine
 
 DISK_BYTES = 96 << 20
-PATIENCE_S = 20
+PATIENCE_S = 60
 FULL = "no space left on device"
 
 
@@ -147,10 +147,14 @@ def test_output_of_a_container_on_a_full_disk(small_engine: RunningEngine, small
         pid = small_engine.get(f"/containers/{id}/json")["State"]["Pid"]
         gate.write_text("")
         wait_until(lambda: "output is lost until it can" in small_engine.log())
+        told = "its log cannot be written, output is lost until it can: No space left on device"
+        assert small_engine.get(f"/containers/{id}/json")["State"]["Error"] == told
+        assert small_engine.get("/containers/json")[0]["Status"].endswith(" (log cannot be written)")
     gate.write_text("")
     wait_for(pid)
     small_engine.post(f"/containers/{id}/wait", expect=200)
     assert logs(small_engine, id)[0].endswith("after\n")
+    assert small_engine.get(f"/containers/{id}/json")["State"]["Error"] == ""
 
 
 def test_a_disk_that_becomes_read_only(small_engine: RunningEngine, small_disk: Path) -> None:

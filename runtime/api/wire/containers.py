@@ -93,7 +93,7 @@ def state(container: Container) -> dict[str, Any]:
         "Dead": facts.status == "dead",
         "Pid": facts.pid,
         "ExitCode": facts.exit_code,
-        "Error": facts.error,
+        "Error": facts.error or container.log_fault,
         "StartedAt": timestamp(facts.started_ns),
         "FinishedAt": timestamp(facts.finished_ns),
     }
@@ -264,7 +264,7 @@ def container_summary(
         "Ports": ports_summary(member, container),
         "Labels": options.labels,
         "State": container.state.status,
-        "Status": status_text(container.state),
+        "Status": status_text(container.state) + (" (log cannot be written)" if container.log_fault else ""),
         "HostConfig": {"NetworkMode": options.network_mode},
         "NetworkSettings": {"Networks": endpoints(container, member)},
         "Mounts": mounts(container, volumes),

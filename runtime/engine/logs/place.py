@@ -18,12 +18,17 @@ def log_path(container: Container) -> Path:
 def open_log(container: Container) -> Log:
     """Open the container's log for writing; raises OSError."""
     options = container.options.log
+    container.log_fault = ""
     if options.driver == "none":
         return NoLog()
     path = log_path(container)
     if options.driver == "local":
         path.parent.mkdir(mode=0o700, exist_ok=True)
-    return LogWriter(path, options, attributes_of(container))
+
+    def on_fault(fault: str) -> None:
+        container.log_fault = fault
+
+    return LogWriter(path, options, attributes_of(container), on_fault)
 
 
 def attributes_of(container: Container) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Writing a log: lines as they come from the pipes, in as few writes as possible, in files of a limited size.
 
-Nothing here keeps a container waiting or fails it: what a full disk refuses is lost, and the engine's log says so.
+Nothing here keeps a container waiting or fails it: what a full disk refuses is lost, and the engine's log says so,
+as does the container's state.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -43,8 +44,16 @@ class NoLog:
 class LogWriter:
     """Appends to a log; those that `watch` are told whenever there is more to read or the log is finished."""
 
-    def __init__(self, path: Path, options: LogOptions, attributes: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: LogOptions,
+        attributes: Mapping[str, str],
+        on_fault: Callable[[str], None] = lambda fault: None,
+    ) -> None:
+        """`on_fault` is told why the log cannot be written, and "" when it can again."""
         self.path = path
+        self._on_fault = on_fault
         self.generation = 0  # how many files have been begun since this writer was made
         self.closed = False
         self._options = options
@@ -135,10 +144,12 @@ class LogWriter:
         elif self._lost_bytes:
             log.warning("%s is written again; %d bytes of it were lost", self.path, self._lost_bytes)
             self._lost_bytes = 0
+            self._on_fault("")
 
     def _fail(self, error: OSError, lost_bytes: int) -> None:
         if not self._lost_bytes:
             log.warning("%s cannot be written, output is lost until it can: %s", self.path, error.strerror)
+            self._on_fault(f"its log cannot be written, output is lost until it can: {error.strerror}")
         self._lost_bytes += lost_bytes
 
     def _rotate(self) -> None:
