@@ -32,11 +32,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _called(number, arguments):
-    """The name of the error, "done", or the signal that ended it, of a system call made by a process of its own."""
+    """The name of the error, "done", or "no answer" of a system call made by a process of its own."""
+    # Some wait for ever; on a busy machine all others may take a while too.
+    return _answer(number, arguments, 0.05) or _answer(number, arguments, 5) or "no answer"
+
+
+def _answer(number, arguments, patience_s):
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)  # some wait for ever
+        signal.setitimer(signal.ITIMER_REAL, patience_s)
         ctypes.set_errno(0)
         result = _libc.syscall(number, *(ctypes.c_long(argument) for argument in arguments))
         code = ctypes.get_errno()
@@ -46,7 +51,7 @@ def _called(number, arguments):
     with os.fdopen(reader, "rb") as answers:
         answer = answers.read(32).decode()
     os.waitpid(pid, 0)
-    return answer or "no answer"  # it was let through, for no filter here kills
+    return answer
 
 
 def _status():
