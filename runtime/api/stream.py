@@ -138,7 +138,7 @@ async def until_hung_up(writer: asyncio.StreamWriter) -> None:
             loop.remove_reader(watch.fileno())
 
 
-HEAD_PATIENCE_S = 0.2
+HEAD_PATIENCE_S = 1.0
 
 
 async def until_taken(writer: asyncio.StreamWriter) -> None:

@@ -22,6 +22,7 @@ from tests.fakes.bundles import BOB, make_rootfs, make_spec
 OURS = [sys.executable, "-m", "runtime", "oci"]
 RUNTIMES = {"wherry": OURS, "runc": ["runc"]}
 ALIVE_TIMEOUT_S = 10.0
+CGROUP = f"/wherry-test-{os.getpid()}"
 
 
 class Runtime:
@@ -36,7 +37,7 @@ class Runtime:
         self.id = f"wherry-test-{name}-{os.getpid()}"
 
     def write(self, spec: dict[str, Any]) -> None:
-        spec["linux"]["cgroupsPath"] = f"/wherry-test/{self.id}"
+        spec["linux"]["cgroupsPath"] = f"{CGROUP}/{self.id}"
         (self.bundle / "config.json").write_text(json.dumps(spec))
 
     def __call__(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -68,8 +69,8 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
     runtime = Runtime(request.param, tmp_path)
     yield runtime
     runtime("delete", "--force", runtime.id, check=False)
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/wherry-test/{runtime.id}"))
-    for parent in Path("/sys/fs/cgroup").glob("*/wherry-test"):
+    assert not list(Path("/sys/fs/cgroup").glob(f"**{CGROUP}/{runtime.id}"))
+    for parent in Path("/sys/fs/cgroup").glob(f"*{CGROUP}"):
         parent.rmdir()
 
 
@@ -130,7 +131,7 @@ def test_the_inside_is_the_same(who: str, tmp_path: Path) -> None:
         spec["process"]["args"] = ["sh", "-c", script]
         out = runtime.run(spec, check=False).stdout
         seen[name] = dict(part.split("\n", 1) for part in out.split("## ")[1:])
-    for parent in Path("/sys/fs/cgroup").glob("*/wherry-test"):
+    for parent in Path("/sys/fs/cgroup").glob(f"*{CGROUP}"):
         parent.rmdir()
     for title in INSPECTIONS:
         assert seen["wherry"][title] == seen["runc"][title], title

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ CYCLES = 1000
 WARM_UP = 100  # caches fill, pools grow to their size
 RSS_GROWTH_BYTES = 5 << 20
 SETTLE_S = 10
+POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)  # asyncio's, made when that many had to work at once
 
 
 class KeptConnection:
@@ -58,7 +60,8 @@ def picture(engine: RunningEngine) -> dict[str, Any]:
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
     return {
         **{f"{name} fds": len(os.listdir(f"/proc/{pid}/fd")) for name, pid in processes.items()},
-        **{f"{name} threads": len(os.listdir(f"/proc/{pid}/task")) for name, pid in processes.items()},
+        "engine threads": max(0, threads(processes["engine"]) - POOL_THREADS),
+        "launcher threads": threads(processes["launcher"]),
         **{f"{name} mounts": Path(f"/proc/{pid}/mountinfo").read_text().count("\n") for name, pid in processes.items()},
         "children": len(children.read_text().split()),
         "cgroups": sorted(Path("/sys/fs/cgroup").glob(f"*/wherry-{engine.instance}/*")),
@@ -70,6 +73,10 @@ def picture(engine: RunningEngine) -> dict[str, Any]:
     }
 
 
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
 def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -77,15 +84,14 @@ def rss_bytes(pid: int) -> int:
 @pytest.mark.timeout(600)
 def test_a_thousand_lives_leave_nothing(new_engine: NewEngine) -> None:
     engine = new_engine()
-    client = KeptConnection(engine)
-    for _ in range(WARM_UP):
-        live(client)
-    before = settled(engine, None)
-    memory = {pid: rss_bytes(pid) for pid in (engine.process.pid, engine.launcher_pid())}
-    for _ in range(CYCLES):
-        live(client)
-    assert settled(engine, before) == before
-    client.close()
+    with contextlib.closing(KeptConnection(engine)) as client:
+        for _ in range(WARM_UP):
+            live(client)
+        before = settled(engine, None)
+        memory = {pid: rss_bytes(pid) for pid in (engine.process.pid, engine.launcher_pid())}
+        for _ in range(CYCLES):
+            live(client)
+        assert settled(engine, before) == before
     for pid, bytes_before in memory.items():
         assert rss_bytes(pid) - bytes_before < RSS_GROWTH_BYTES
 

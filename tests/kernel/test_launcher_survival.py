@@ -171,7 +171,7 @@ def test_the_same_id_twice_is_refused(lab: Lab) -> None:
 
 
 def test_is_born_into_its_cgroup(lab: Lab) -> None:
-    parent = "/wherry-test-launcher"
+    parent = f"/wherry-test-launcher-{os.getpid()}"
     cgroup = open_cgroup(f"{parent}/box")
     cgroup.create({"pids": {"limit": 5}})
     try:

@@ -117,8 +117,8 @@ async def _attach(
         if query.flag("logs"):
             engine.containers.check_log_readable(container)
         client = await open_client()
+        await stream.until_taken(client.writer)
         if query.flag("logs"):
-            await stream.until_taken(client.writer)
             render = stream.render_frames if client.framed else stream.render_raw
             past = engine.containers.read_log(container, LogQuery(stdout=stdout, stderr=stderr), render)
             async for chunk in past:

@@ -36,8 +36,10 @@ async def start(engine: Engine, request: Request) -> Answer:
         except (WherryError, OSError) as error:
             # The stream is open already: the sentence goes where the output would have gone, as Docker does.
             message = f"{error}\r\n".encode()
+            await stream.until_taken(writer)
             writer.write(message if plain else stream.frame(2, message))
             return Hijacked()
+        await stream.until_taken(writer)
         keys = stream.parse_detach_keys(exec.detach_keys or DEFAULT_DETACH_KEYS) if exec.tty else b""
         output = stream.send_output(listener, writer, tty=plain, stdout=exec.attach_stdout, stderr=exec.attach_stderr)
         feed = None
