@@ -6,9 +6,13 @@ This facade is all that the application uses. Everything works without a window.
 from typing import TYPE_CHECKING
 
 from vmbackend.errors import MachineError
+from vmbackend.hostagent.client import MachineEvents
+from vmbackend.machine.checks import Finding
 from vmbackend.machine.config import MachineSettings
+from vmbackend.machine.events import ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
 from vmbackend.machine.status import MachineStatus
+from vmbackend.machine.usage import MachineUsage
 from vmbackend.manager import MachineManager
 
 if TYPE_CHECKING:
@@ -17,10 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SETTING_KEYS",
+    "Finding",
+    "ForwardAdded",
+    "ForwardRemoved",
     "MachineError",
+    "MachineEvent",
+    "MachineEvents",
     "MachineManager",
     "MachineSettings",
     "MachineStatus",
+    "MachineUsage",
+    "PhaseEntered",
+    "StateChanged",
     "changed_settings",
     "setting_texts",
 ]

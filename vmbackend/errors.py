@@ -41,6 +41,10 @@ class DiskDamaged(MachineError):
     """The machine's data disk cannot be used."""
 
 
+class ArchiveDamaged(MachineError):
+    """A file is no exported machine, or not as it was exported."""
+
+
 class AcceleratorUnusable(MachineError):
     """The accelerator that was asked for does not work here."""
 
@@ -51,6 +55,10 @@ class StartFailed(MachineError):
 
 class StopFailed(MachineError):
     """The machine did not go down."""
+
+
+class SnapshotRefused(MachineError):
+    """A snapshot cannot be made, gone back to or removed."""
 
 
 class GuestUnreachable(MachineError):
@@ -73,9 +81,11 @@ _KINDS: dict[str, type[MachineError]] = {
         GuestImageMissing,
         GuestImageDamaged,
         DiskDamaged,
+        ArchiveDamaged,
         AcceleratorUnusable,
         StartFailed,
         StopFailed,
+        SnapshotRefused,
         GuestUnreachable,
         HostagentUnreachable,
     )

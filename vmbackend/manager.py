@@ -1,8 +1,9 @@
 """Machines as the application and the command line see them."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,16 +12,23 @@ from vmbackend.errors import (
     GuestUnreachable,
     HostagentUnreachable,
     MachineBusy,
+    MachineError,
     MachineExists,
     MachineNotFound,
     StartFailed,
 )
-from vmbackend.hostagent.client import HostagentClient, spawn_hostagent
+from vmbackend.hostagent.client import HostagentClient, MachineEvents, spawn_hostagent
+from vmbackend.machine import saved
+from vmbackend.machine.archive import export_machine, import_disk, read_settings
+from vmbackend.machine.checks import Finding, examine
 from vmbackend.machine.config import MachineSettings
+from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.paths import MachinePaths
-from vmbackend.machine.setting_keys import SETTING_KEYS, changed_keys
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
+from vmbackend.machine.usage import MachineUsage
+from vmbackend.qemu.disks import refuse_smaller
+from vmbackend.qemu.locate import locate_qemu
 
 if TYPE_CHECKING:
     from vmbackend.ssh.session import GuestSession
@@ -31,6 +39,10 @@ LogPart = Literal["hostagent", "qemu", "serial"]
 
 _STATUS_TIMEOUT_S = 10.0
 _SSH_TIMEOUT_S = 15.0
+_HOSTAGENT_APPEARS_WITHIN_S = 30.0
+_LOOK_EVERY_S = 0.05
+_FOLLOW_TIMEOUT_S = 120.0  # a large file system takes a while to grow on a slow disk
+_SAVE_TIMEOUT_S = 90.0  # beside the time a power-off may take
 _STOP_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
 
 
@@ -64,9 +76,9 @@ class MachineManager:
                 paths,
                 "broken",
                 f"QEMU (pid {orphan.pid}) runs, but the hostagent that owned it has died; "
-                "starting the machine powers it off and starts anew.",
+                "starting the machine takes it over, with its containers.",
             )
-        return self._status(paths, "stopped")
+        return self._status(paths, "saved" if paths.saved_record.exists() else "stopped")
 
     def names(self) -> Sequence[str]:
         return self._store.names()
@@ -76,21 +88,22 @@ class MachineManager:
 
     def create(self, name: str, settings: MachineSettings) -> None:
         """Make a machine without starting it. Raises MachineExists, InvalidSettings."""
-        with self._owned(name) as paths:
-            if paths.settings.exists():
-                raise MachineExists(f"There is a machine `{name}` already; remove it, or choose another name.")
+        with self._new(name):
             self._store.save(name, settings)
 
     def set(self, name: str, settings: MachineSettings) -> tuple[str, ...]:
         """Change a machine's settings; returns the keys of those that a running machine follows only once restarted.
 
-        Raises MachineNotFound, InvalidSettings.
+        A larger disk is given to the guest at once. Raises MachineNotFound, InvalidSettings, also for a smaller disk.
         """
-        changed = changed_keys(self._store.load(name), settings)
+        self._store.load(name)
+        paths = self._store.paths(name)
+        if paths.data_disk.exists():
+            refuse_smaller(paths.data_disk, settings.disk_gib)
         self._store.save(name, settings)
-        if self.status(name).state == "stopped":
-            return ()
-        return tuple(key for key in changed if SETTING_KEYS[key].effect == "restart")
+        client = HostagentClient.find(paths)
+        waiting: Sequence[str] = client.request("follow_settings", _FOLLOW_TIMEOUT_S) if client else ()
+        return tuple(waiting)
 
     def restart(
         self, name: str = DEFAULT_MACHINE, force: bool = False, on_phase: Callable[[str], None] | None = None
@@ -109,14 +122,36 @@ class MachineManager:
                     shutil.rmtree(entry)
                 elif entry != paths.hostagent_lock:
                     entry.unlink()
-        for directory in paths.directories:
-            shutil.rmtree(directory)
+        _remove_directories(paths)
 
     def reset(self, name: str = DEFAULT_MACHINE, force: bool = False) -> None:
         """Forget the machine's images, containers and volumes; its settings stay. As `remove`, it has to be off."""
         self._require_off(name, force)
         with self._owned(name) as paths:
+            saved.discard(paths)
             paths.data_disk.unlink(missing_ok=True)
+
+    def export(self, name: str, target: Path, on_phase: Callable[[str], None] = lambda phase: None) -> None:
+        """Write the machine, which has to be off, to a file: its settings and its disk."""
+        self._require_off(name, force=False)
+        with self._owned(name) as paths:
+            settings = self._store.load(name)
+            qemu = locate_qemu(host.machine_arch(), settings.qemu_dir)
+            try:
+                export_machine(qemu.img, paths, settings, target.absolute(), on_phase)
+            except OSError as error:
+                raise MachineError(f"The machine `{name}` cannot be exported to {target}: {error}") from error
+
+    def import_(self, name: str, source: Path, on_phase: Callable[[str], None] = lambda phase: None) -> None:
+        """Make a machine of an exported file. Raises MachineExists, ArchiveDamaged."""
+        try:
+            settings = read_settings(source)
+            with self._new(name) as paths:
+                import_disk(source, paths, on_phase)
+                # Last: with its settings it is a machine.
+                self._store.save(name, settings)
+        except OSError as error:
+            raise MachineError(f"{source} cannot be imported: {error}") from error
 
     def open_session(
         self,
@@ -157,17 +192,21 @@ class MachineManager:
             self._store.save(name, settings or MachineSettings())
         client = HostagentClient.find(paths)
         if client is None:
-            spawn_hostagent(paths)
+            try:
+                spawn_hostagent(paths)
+            except MachineBusy:
+                # Most likely somebody else has started it at the same moment: then that is our machine as well.
+                if not _wait_for_hostagent(paths):
+                    raise
             client = HostagentClient.find(paths)
         if client is None:
             raise HostagentUnreachable(f"The hostagent of `{name}` ended; `{paths.hostagent_log}` may say why.")
         told: list[str] = []
 
-        def on_event(event: dict[str, Any]) -> None:
-            phase = event["phase"]
-            if on_phase is not None and phase is not None and phase not in told:
-                told.append(phase)
-                on_phase(phase)
+        def on_event(event: MachineEvent) -> None:
+            if on_phase is not None and isinstance(event, PhaseEntered) and event.phase not in told:
+                told.append(event.phase)
+                on_phase(event.phase)
 
         # Each requirement has its own deadline in there, so this wait ends.
         status = MachineStatus.from_json(client.request("start", None, on_event))
@@ -195,11 +234,59 @@ class MachineManager:
             if orphan is not None:
                 host.kill_process(orphan.pid)
 
+    def save(self, name: str = DEFAULT_MACHINE, timeout_s: float = _STOP_TIMEOUT_S) -> str | None:
+        """Save the running machine with its containers and switch it off; the next start goes on from there.
+
+        One that cannot be saved is powered off instead, and why is returned in a sentence; one whose settings want no
+        saving is powered off without a word.
+        """
+        client = HostagentClient.find(self._store.paths(name))
+        if client is None or not self._store.load(name).save_on_stop:
+            self.stop(name, timeout_s=timeout_s)
+            return None
+        note: str | None = client.request("save", timeout_s + _SAVE_TIMEOUT_S, timeout_s=timeout_s)
+        return note
+
+    def pause(self, name: str = DEFAULT_MACHINE) -> None:
+        """Let the machine stand still, holding its memory, until `resume`."""
+        self._running(name).request("pause", _STATUS_TIMEOUT_S)
+
+    def resume(self, name: str = DEFAULT_MACHINE) -> None:
+        """Let a paused machine go on; one that runs is fine."""
+        self._running(name).request("resume", _STATUS_TIMEOUT_S)
+
+    def usage(self, name: str = DEFAULT_MACHINE) -> MachineUsage:
+        """What the guest uses, and what the machine takes of this computer."""
+        paths = self._store.paths(name)
+        client = HostagentClient.find(paths)
+        if client is not None:
+            return MachineUsage.from_json(client.request("usage", _STATUS_TIMEOUT_S))
+        return MachineUsage(
+            host_disk_bytes=host.disk_usage_bytes(paths.data_disk) if paths.data_disk.exists() else None
+        )
+
     def forwards(self, name: str = DEFAULT_MACHINE) -> Sequence[dict[str, Any]]:
         """The published ports offered on this computer now: `protocol`, `address` asked for, `port`."""
         client = HostagentClient.find(self._store.paths(name))
         ports: Sequence[dict[str, Any]] = client.request("forwards", _STATUS_TIMEOUT_S) if client else []
         return ports
+
+    def examine(self, name: str = DEFAULT_MACHINE) -> Sequence[Finding]:
+        """What may keep the machine from working, and what to do about it."""
+        paths = self._store.paths(name)
+        return tuple(examine(paths, self.status(name)))
+
+    def events(self, name: str = DEFAULT_MACHINE) -> MachineEvents:
+        """How the machine stands, then every change, to iterate over in a thread of one's own.
+
+        The iteration ends when the machine is off: wait for the next start with another call.
+        """
+
+        def look() -> StateChanged:
+            status = self.status(name)
+            return StateChanged(status.state, status.reasons)
+
+        return MachineEvents(HostagentClient.find(self._store.paths(name)), look)
 
     def shares(self, name: str = DEFAULT_MACHINE) -> Sequence[dict[str, Any]]:
         """The directories shared with a running machine: `host_path`, `guest_path`, `read_only`, `mounted`."""
@@ -217,7 +304,7 @@ class MachineManager:
         files = {
             "hostagent": [paths.hostagent_log],
             "qemu": [paths.qemu_log],
-            "serial": [paths.previous_console_log, paths.console_log],
+            "serial": [*reversed(paths.console_logs)],
         }
         return [file for file in files[part] if file.exists()]
 
@@ -231,16 +318,50 @@ class MachineManager:
                 raise MachineBusy(f"QEMU still runs for the machine `{name}`; stop it first.")
             yield paths
 
+    def _running(self, name: str) -> HostagentClient:
+        client = HostagentClient.find(self._store.paths(name))
+        if client is None:
+            raise MachineError(f"The machine `{name}` is not running; start it first.")
+        return client
+
+    @contextmanager
+    def _new(self, name: str) -> Iterator[MachinePaths]:
+        """The files of a machine that is about to be made, gone again if that fails. Raises MachineExists."""
+        fresh = not self._store.paths(name).directory.exists()
+        with ExitStack() as undo:
+            with self._owned(name) as paths:
+                if paths.settings.exists():
+                    raise MachineExists(f"There is a machine `{name}` already; remove it, or choose another name.")
+                if fresh:
+                    undo.callback(_remove_directories, paths)
+                yield paths
+            undo.pop_all()
+
     def _require_off(self, name: str, force: bool) -> None:
         if name not in self._store.names():
             raise MachineNotFound(f"There is no machine `{name}`.")
         if force:
             self.stop(name, force=True)
-        elif self.status(name).state not in ("stopped", "broken"):
+        elif self.status(name).state not in ("stopped", "saved", "broken"):
             raise MachineBusy(f"The machine `{name}` is running; stop it first, or force it.")
 
     def _status(self, paths: MachinePaths, state: Any, *reasons: str) -> MachineStatus:
         return MachineStatus(paths.name, state, host.engine_host(paths.name, paths.engine_socket), reasons)
+
+
+def _wait_for_hostagent(paths: MachinePaths) -> bool:
+    """Until the holder of the machine's lock turns out to be a hostagent; False when it is none."""
+    deadline = time.monotonic() + _HOSTAGENT_APPEARS_WITHIN_S
+    while HostagentClient.find(paths) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_EVERY_S)
+    return True
+
+
+def _remove_directories(paths: MachinePaths) -> None:
+    for directory in paths.directories:
+        shutil.rmtree(directory)
 
 
 def _running_qemu(paths: MachinePaths) -> ProcessRecord | None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import urlencode
 
 from app.engine.models import (
     Container,
@@ -255,6 +256,10 @@ class EngineClient:
         response = self._transport.open("POST", "/build/agents", {"token": token}, headers=_UPGRADE)
         return AttachedStream(response, tty=True)
 
+    def exported_cache(self, image_id: str, mode: str) -> Response:
+        """The build cache of an image just built: a tar of an OCI layout, read with `read_some`."""
+        return self._transport.open("GET", "/build/cache", {"image": image_id, "mode": mode}, patient=True)
+
     def prune_builds(self, all: bool, keep_bytes: int) -> tuple[list[str], int]:
         """Empty the build cache; what was removed, and the bytes freed."""
         answer = self._transport.json("POST", "/build/prune", {"all": all, "keep-storage": keep_bytes}, patient=True)
@@ -263,6 +268,13 @@ class EngineClient:
     def export_container(self, name: str) -> Response:
         """A container's files as a tar, read with `read_some`."""
         return self._transport.open("GET", f"/containers/{segment(name)}/export", patient=True)
+
+    def verify_images(self, names: Sequence[str], repair: bool, authorizations: str) -> JsonStream[dict[str, Any]]:
+        """Wherry's own; all images when none is named. `authorizations` is X-Registry-Config."""
+        query = urlencode([*(("image", name) for name in names), ("repair", int(repair))])
+        headers = {"X-Registry-Config": authorizations}
+        response = self._transport.open("POST", f"/wherry/images/verify?{query}", None, None, headers, patient=True)
+        return JsonStream(response, dict)
 
     def tag_image(self, reference: str, repository: str, tag: str) -> None:
         self._transport.json("POST", f"/images/{segment(reference)}/tag", {"repo": repository, "tag": tag})

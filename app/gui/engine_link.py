@@ -96,7 +96,7 @@ class EngineLink(QObject):
 
         def ask() -> tuple[EngineStatus, EngineInfo | None]:
             status = self._backend.status()
-            if status.state not in ("running", "degraded"):
+            if status.state not in ("running", "degraded", "idle"):
                 return status, None
             with EngineClient(status.host, ANSWER_DEADLINE_S) as client:
                 return status, client.info()
@@ -279,15 +279,15 @@ class EngineLink(QObject):
         status, info = answer
         reason = " ".join(status.reasons)
         match status.state:
-            case "running" | "degraded":
+            case "running" | "degraded" | "idle":
                 self._found(status.host)
             case "starting":
                 self._drop_clients()
                 self._happened(LinkEvent.COMING, wording.phase(status.detail.get("phase", "")) or reason)
-            case "absent" | "stopped" | "stopping":
+            case "absent" | "stopped" | "saved" | "stopping":
                 self._drop_clients()
                 self._happened(LinkEvent.ABSENT)
-            case "broken" | "unreachable":
+            case "broken" | "unreachable" | "paused":
                 self._lost(Failure(reason or tr("The engine does not answer.")))
         self._set_facts(_facts(self._backend.name, status, info))
         self._plan_next_probe()

@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 
 from app.core.errors import UserError
 from app.engine.client import EngineClient
+from app.engine.errors import EngineError, EngineUnreachable
 from app.engine.streams import JsonStream
-from app.services import build_agents
+from app.services import build_agents, build_caches
 from app.services.build_context import OnBytes, local_context, matcher_of
-from runtime.errors import InvalidParameter
 
 SECRETS_HEADER = "X-Wherry-Secrets"
 
@@ -37,6 +37,7 @@ class BuildOptions:
     no_cache: bool = False
     pull: bool = False
     cache_from: list[str] = field(default_factory=list)
+    cache_to: list[str] = field(default_factory=list)
     platform: str = ""
     network: str = ""
     add_hosts: list[str] = field(default_factory=list)
@@ -59,17 +60,18 @@ def started(client: EngineClient, options: BuildOptions, on_bytes: OnBytes) -> I
     directories = {name: source for name, source in options.contexts.items() if name not in contexts}
     places = {name: f".wherry-context-{secrets.token_hex(8)}" for name in directories}
     contexts |= {name: f"directory:{place}" for name, place in places.items()}
+    caches, below = build_caches.placed(options.cache_from)
     name, pieces = "Dockerfile", None
     if is_remote(options.context):
         name = options.dockerfile or name
-        if directories:
-            raise UserError("--build-context DIRECTORY needs a context of this computer, not a URL.")
+        if directories or below:
+            raise UserError("Directories of this computer need a context of this computer, not a URL.")
     else:
-        below = {places[name]: source for name, source in directories.items()}
+        below |= {places[name]: source for name, source in directories.items()}
         name, pieces = local_context(options.context, options.dockerfile, options.dockerfile_text, below, on_bytes)
     with contextlib.ExitStack() as lent:
         tokens = {id: lent.enter_context(build_agents.lent(client, path)) for id, path in options.agents.items()}
-        query = _query(options, name, contexts, tokens)
+        query = _query(options, name, contexts, tokens, caches)
         with client.build_image(urlencode(query), pieces, _headers(options)) as messages:
             yield messages
 
@@ -79,7 +81,7 @@ def _is_remote_source(source: str) -> bool:
 
 
 def _query(
-    options: BuildOptions, dockerfile: str, contexts: dict[str, str], agents: dict[str, str]
+    options: BuildOptions, dockerfile: str, contexts: dict[str, str], agents: dict[str, str], caches: list[str]
 ) -> list[tuple[str, str]]:
     query: list[tuple[str, str]] = [("dockerfile", dockerfile), ("rm", "1")]
     query += [("t", tag) for tag in options.tags]
@@ -90,7 +92,8 @@ def _query(
     documents = {
         "buildargs": options.build_args,
         "labels": options.labels,
-        "cachefrom": options.cache_from,
+        "cachefrom": caches,
+        "cacheto": options.cache_to,
         "contexts": contexts,
         "agents": agents,
     }
@@ -108,15 +111,32 @@ def _query(
 
 
 def _headers(options: BuildOptions) -> dict[str, str]:
-    if not options.secrets:
-        return {}
-    document = {id: base64.b64encode(data).decode() for id, data in options.secrets.items()}
-    return {SECRETS_HEADER: base64.urlsafe_b64encode(json.dumps(document).encode()).decode()}
+    headers = {}
+    if options.secrets:
+        document = {id: base64.b64encode(data).decode() for id, data in options.secrets.items()}
+        headers[SECRETS_HEADER] = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+    if logins := build_caches.logins([*options.cache_from, *options.cache_to, *options.contexts.values()]):
+        headers["X-Registry-Config"] = base64.urlsafe_b64encode(json.dumps(logins).encode()).decode()
+    return headers
 
 
-def check(options: BuildOptions) -> tuple[str, bool]:
-    """What the linter says of the Dockerfile, and whether a build may go on. Raises UserError."""
+def _env_of(client: EngineClient, image: str) -> dict[str, str] | None:
+    try:
+        entries = client.inspect("images", image)["Config"].get("Env") or []
+    except (EngineError, EngineUnreachable):
+        return None
+    return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+
+
+def check(client: EngineClient, options: BuildOptions) -> tuple[str, bool]:
+    """What the linter says of the Dockerfile, and whether a build may go on. Raises UserError.
+
+    What base images set is known of those that the engine has; with others, variables are not judged.
+    """
+    from runtime.dockerfile.errors import DockerfileError, excerpt
     from runtime.dockerfile.lint import lint, report_text, violation
+    from runtime.dockerfile.platform_args import global_args
+    from runtime.oci.image import platform_of_host, platform_text
 
     if is_remote(options.context):
         raise UserError("--check reads Dockerfiles of this computer only.")
@@ -128,9 +148,17 @@ def check(options: BuildOptions) -> tuple[str, bool]:
         raise UserError(f"the Dockerfile {path} cannot be read: {failed.strerror}.") from failed
     source = text.decode("utf-8", "replace")
     given = {name: value for name, value in options.build_args.items() if value is not None}
+    platform = platform_text(platform_of_host())
     try:
-        findings = lint(source, build_args=given, ignore=matcher_of(top, path.name) if top else None)
+        findings = lint(
+            source,
+            build_args=given,
+            platform_args=global_args(platform, options.platform or platform, options.target),
+            ignore=matcher_of(top, path.name) if top else None,
+            base_env=lambda image: _env_of(client, image),
+        )
         refused = violation(source, findings, given)
-    except InvalidParameter as error:
-        raise UserError(f"{error}.") from None
+    except DockerfileError as error:
+        shown = f"\n{excerpt(source, error.location, path.name)}" if error.location else ""
+        raise UserError(f"{error}{shown}") from None
     return "\n".join(filter(None, (report_text(source, findings, path.name), refused))), not findings

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from app.core.translations import tr
 from app.engine.client import EngineClient
 from app.services.engines import EngineBackend
 from app.services.locations import NativeLocations, embedded_images
+from app.services.vm_engine import VmBackend
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -53,24 +53,25 @@ def _checks(backend: EngineBackend, locations: NativeLocations) -> Iterator[Chec
         yield netfilter()
         yield disk_space(locations.data_root)
         yield images_at_hand()
-    if backend.name == "vm":
-        yield qemu()
-        yield acceleration(backend)
+    if isinstance(backend, VmBackend):
+        yield from machine(backend)
     yield other_docker(backend.host())
 
 
 def engine_answers(backend: EngineBackend) -> Check:
     status = backend.status()
     name = tr("Engine")
-    if status.state == "running":
+    if status.state in ("running", "idle"):
         return Check(name, "ok", tr("It answers at {host}.", host=status.host))
-    verdict: Verdict = "warn" if status.state in ("absent", "stopped", "starting", "stopping") else "fail"
+    verdict: Verdict = (
+        "warn" if status.state in ("absent", "stopped", "saved", "paused", "starting", "stopping") else "fail"
+    )
     return Check(name, verdict, " ".join(status.reasons) or tr("It is {state}.", state=status.state))
 
 
 def engine_warnings(backend: EngineBackend) -> Iterator[Check]:
     """What the engine itself finds wanting where it runs: a firewall in the way, limits that the kernel lacks."""
-    if backend.status().state not in ("running", "degraded"):
+    if backend.status().state not in ("running", "degraded", "idle"):
         return
     with EngineClient(backend.host()) as client:
         warnings = client.info().warnings
@@ -203,38 +204,10 @@ def images_at_hand(directory: Path | None = None) -> Check:
     return Check(name, "ok", tr("{count} in {place}.", count=count, place=directory))
 
 
-def qemu() -> Check:
-    name = "QEMU"
-    machine = platform.machine().lower()
-    program = f"qemu-system-{ {'amd64': 'x86_64', 'arm64': 'aarch64'}.get(machine, machine) }"
-    found = shutil.which(program)
-    if found:
-        return Check(name, "ok", tr("Found at {place}.", place=found))
-    hints = {
-        "darwin": "brew install qemu",
-        "win32": "winget install SoftwareFreedomConservancy.QEMU",
-        "linux": "sudo apt install qemu-system",
-    }
-    remedy = tr("Install it, for example with: {command}.", command=hints.get(sys.platform, hints["linux"]))
-    return Check(name, "fail", tr("{program} is not on the PATH.", program=program), remedy)
-
-
-def acceleration(backend: EngineBackend) -> Check:
-    """What the machine found when it was last started: an accelerator is only known to work once it has."""
-    name = tr("Acceleration")
-    detail = backend.status().detail
-    accelerator = detail.get("accelerator", "")
-    reason = detail.get("accelerator_reason", "")
-    if not accelerator:
-        return Check(name, "warn", tr("Not known before the machine was started once."), tr("Run: wherry up."))
-    if accelerator == "tcg":
-        return Check(
-            name,
-            "warn",
-            tr("The machine is emulated in software, which is slow. {reason}", reason=reason).rstrip(),
-            tr("Switch virtualisation on in the firmware's settings, and let your user open /dev/kvm on Linux."),
-        )
-    return Check(name, "ok", tr("{accelerator}. {reason}", accelerator=accelerator, reason=reason).rstrip())
+def machine(backend: VmBackend) -> Iterator[Check]:
+    """What the machine's own package finds; its sentences are the same in every language."""
+    for finding in backend.findings():
+        yield Check(tr(finding.subject), finding.verdict, finding.sentence, finding.remedy)
 
 
 def other_docker(our_host: str, home: Path | None = None, docker_host: str | None = None) -> Check:

@@ -17,8 +17,21 @@ BackendChoice = Literal["auto", "native", "vm"]
 BACKEND_CHOICES: tuple[BackendChoice, ...] = ("auto", "native", "vm")
 
 # In "running" the engine answers and all of it works; in "degraded" it answers, but a part does not work;
-# "unreachable" means that something is there which does not answer us.
-EngineState = Literal["absent", "stopped", "starting", "running", "degraded", "stopping", "broken", "unreachable"]
+# "unreachable" means that something is there which does not answer us. A machine that is "idle" answers as soon as it
+# is asked, one that is "paused" not before it is resumed; a "saved" one is off and goes on where it was when started.
+EngineState = Literal[
+    "absent",
+    "stopped",
+    "saved",
+    "starting",
+    "running",
+    "degraded",
+    "idle",
+    "paused",
+    "stopping",
+    "broken",
+    "unreachable",
+]
 
 OnPhase = Callable[[str], None]
 PROBE_TIMEOUT_S = 3.0

@@ -39,7 +39,7 @@ def _summary(machines: "MachineManager", name: str) -> MachineSummary:
     except MachineError as failure:
         reasons = (*reasons, str(failure))
     ports = []
-    if status.state in ("running", "degraded"):
+    if status.state in ("running", "degraded", "idle", "paused"):
         ports = [f"{forward['address']}:{forward['port']}/{forward['protocol']}" for forward in machines.forwards(name)]
     return MachineSummary(
         name,

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ class Logins:
         entry: dict[str, str] = next((value for name, value in entries.items() if key_of(name) == key), {})
         username, _, password = base64.b64decode(entry.get("auth", "")).decode("utf-8", "replace").partition(":")
         return Login(username, password.rstrip("\0"), entry.get("identitytoken", ""))
+
+    def headers_for(self, servers: Iterable[str]) -> str:
+        """X-Registry-Config: all that may be needed. Raises UserError."""
+        found = {key_of(server): self.find(server) for server in servers}
+        document = {
+            key: {"username": login.username, "password": login.password, "identitytoken": login.identity_token}
+            for key, login in found.items()
+            if login != Login()
+        }
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
     def store(self, server: str, login: Login) -> None:
         config, key = self._read(), key_of(server)

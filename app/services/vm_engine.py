@@ -1,9 +1,14 @@
 """The engine in a virtual machine, looked after by `vmbackend`."""
 
-from typing import Any, get_args
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
 
 from app.core.errors import UserError
 from app.services.engines import EngineState, EngineStatus, OnPhase, silent
+
+if TYPE_CHECKING:
+    from vmbackend import Finding
 
 DEFAULT_MACHINE = "default"
 
@@ -20,6 +25,10 @@ class VmBackend:
     def host(self) -> str:
         return str(self._manager.engine_host(self._machine))
 
+    def findings(self) -> "Sequence[Finding]":
+        """What may keep the machine from working."""
+        return self._manager.examine(self._machine)
+
     def status(self) -> EngineStatus:
         return _status_of(self._manager.status(self._machine), self.host())
 
@@ -34,12 +43,13 @@ class VmBackend:
     def down(self, on_phase: OnPhase = silent) -> EngineStatus:
         from vmbackend import MachineError
 
-        on_phase("Stopping the machine")
+        on_phase("Saving the machine")
         try:
-            self._manager.stop(self._machine)
+            note = self._manager.save(self._machine)
         except MachineError as failure:
             raise UserError(str(failure)) from failure
-        return self.status()
+        status = self.status()
+        return status if note is None else replace(status, reasons=(*status.reasons, note))
 
 
 def _status_of(machine: Any, host: str) -> EngineStatus:
@@ -52,6 +62,7 @@ def _status_of(machine: Any, host: str) -> EngineStatus:
         "pid": machine.pid,
         "started_at": machine.started_at,
         "phase": machine.phase,
+        "cold_boot_reason": machine.cold_boot_reason,
     }
     state: EngineState = machine.state if machine.state in get_args(EngineState) else "broken"
     detail = {name: str(value) for name, value in facts.items() if value not in (None, "")}

@@ -49,12 +49,15 @@ def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any]) ->
             "host_key": "opt/org.wherry/ssh_host_ed25519_key",
             "time": "opt/org.wherry/time",
             "hostname": "opt/org.wherry/hostname",
+            "settings": "opt/org.wherry/settings",
+            "ca_certificates": "opt/org.wherry/ca_certificates",
         },
         "network": {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"},
         "ssh": {"port": 22, "user": "root"},
         "engine_socket": "/run/wherry/docker.sock",
         "ready": READY_LINE,
         "poweroff": "/sbin/poweroff",
+        "grow_data_disk": "/usr/lib/wherry/grow-data-disk",
     }
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from runtime.container.ids import Ids
 from runtime.container.report import Report
 
 
@@ -40,7 +41,8 @@ class Init:
     host, once somebody asked; `stage` one of the directory below which trees for it stand ready (`template`), -1 if
     there are none. `environment` is what the program will get; operations that know the user or the container may add
     to it. `trees` are detached mounts opened ahead, by what they are of. `host_cgroups` is /proc/self/cgroup as it read
-    before a cgroup namespace hid where on the host its cgroups are; empty without such a namespace.
+    before a cgroup namespace hid where on the host its cgroups are; empty without such a namespace. `user_namespace` is
+    a descriptor of the container's, -1 if that is the host's, and `ids` the maps of it.
     """
 
     def __init__(self, report: Report, environment: Mapping[str, str], stage: int = -1) -> None:
@@ -51,6 +53,8 @@ class Init:
         self.root_path: str | None = None
         self.trees: dict[object, int] = {}
         self.host_cgroups = b""
+        self.user_namespace = -1
+        self.ids: Ids | None = None
 
     def set_root(self, fd: int) -> None:
         """Make `fd` the container's root directory; it is this object's now."""

@@ -10,7 +10,7 @@ import termios
 from typing import NamedTuple
 
 from runtime.container.op import Init, Refused
-from runtime.container.rootpath import make_file, open_in
+from runtime.container.rootpath import make_directory, open_in
 from runtime.linux import mounts
 from runtime.linux.process import CLOSE_RANGE_CLOEXEC, close_range
 
@@ -47,7 +47,7 @@ class UseStdio(NamedTuple):
 
 
 class OwnStdio(NamedTuple):
-    """Give 0, 1 and 2 to the program's user, so that it can open /dev/stdout again."""
+    """Give 0, 1 and 2 to the program's user (an id of the host's), so that it can open /dev/stdout again."""
 
     uid: int
 
@@ -103,6 +103,13 @@ class OpenConsole(NamedTuple):
         tree = mounts.open_tree(b"", dir_fd=slave)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, tree)
-            target = make_file(init.root, "/dev/console", 0o600)
+            dev = make_directory(init.root, "/dev")
+            stack.callback(os.close, dev)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open("console", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dev))
+            target = os.open("console", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dev)
             stack.callback(os.close, target)
+            # Where a link leads, something else might be hidden, or masked later, that this would uncover.
+            if stat.S_ISLNK(os.fstat(target).st_mode):
+                raise Refused(errno.ELOOP, "open a terminal: /dev/console in the container is a symbolic link")
             mounts.move_mount(tree, target)

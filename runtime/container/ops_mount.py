@@ -66,15 +66,27 @@ class MountOverlayRoot(NamedTuple):
 
     def apply(self, init: Init) -> None:
         os.makedirs(self.target, exist_ok=True)
-        try:
-            root = self._mount_by_layer()
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS):
-                raise
-            root = self._mount_by_path()
+        with contextlib.ExitStack() as opened:
+            shown = self if init.user_namespace < 0 else self._shifted(init.user_namespace, opened)
+            try:
+                root = shown._mount_by_layer()
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                    raise
+                root = shown._mount_by_path()
         if self.upper and self.work and os.fstatvfs(root).f_flag & os.ST_RDONLY:
             self._fail_read_only(self.work)
         init.set_root(root)
+
+    def _shifted(self, user_namespace: int, opened: contextlib.ExitStack) -> "MountOverlayRoot":
+        """The same layers with the container's owners; the mounts they are seen by go with the old root."""
+        with _closing(os.open(self.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:
+            layers = _ShiftedLayers(user_namespace, target, opened)
+            lower = [layers.add(path) for path in self.lower]
+            if not self.upper or not self.work:
+                return self._replace(lower=lower)
+            upper, work = layers.add_writable(self.upper, self.work)
+        return self._replace(lower=lower, upper=upper, work=work)
 
     @staticmethod
     def _fail_read_only(work: str) -> None:
@@ -113,6 +125,51 @@ class MountOverlayRoot(NamedTuple):
         return os.open(self.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+class _ShiftedLayers:
+    """Directories for an overlay, each by a mount that shows it with the owners a user namespace gives them.
+
+    These mounts are attached, one over the other, on the directory `target`: overlayfs takes no detached ones.
+    """
+
+    def __init__(self, user_namespace: int, target: int, opened: contextlib.ExitStack) -> None:
+        self._user_namespace = user_namespace
+        self._target = target
+        self._opened = opened
+        self._trees: list[int] = []
+
+    def add(self, path: str) -> str:
+        """A name by which overlayfs finds it."""
+        tree = mounts.open_tree(path)
+        self._opened.callback(os.close, tree)
+        _shift_owners(tree, self._user_namespace, path)
+        mounts.move_mount(tree, self._target)
+        self._trees.append(tree)
+        return f"/proc/self/fd/{tree}"
+
+    def add_writable(self, upper: str, work: str) -> tuple[str, str]:
+        """overlayfs wants these two from one mount."""
+        both = os.path.commonpath((upper, work))
+        name = self.add(both)
+        return f"{name}/{os.path.relpath(upper, both)}", f"{name}/{os.path.relpath(work, both)}"
+
+    def unmount(self) -> None:
+        for tree in reversed(self._trees):
+            mounts.umount(f"/proc/self/fd/{tree}", mounts.MNT_DETACH)
+
+
+def _shift_owners(tree: int, user_namespace: int, path: str) -> None:
+    try:
+        mounts.shift_owners(tree, user_namespace)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise Refused(
+            errno.EINVAL,
+            f"{path} is on a file system whose owners cannot be shifted for a user namespace (idmapped mounts): use "
+            "ext4, xfs, btrfs, or tmpfs from Linux 6.3 on; or --userns host",
+        ) from None
+
+
 class BindRoot(NamedTuple):
     """A directory as the root, with what is mounted below it."""
 
@@ -146,12 +203,12 @@ class MountFilesystem(NamedTuple):
             return
         with _closing(make_directory(init.root, self.destination)) as target:
             _check_target(init, target, self, plain=self.fstype in ("proc", "sysfs"))
-            with _closing(self._create(target)) as tree:
+            with _closing(self._create(init, target)) as tree:
                 mounts.move_mount(tree, target)
 
     def _mount_part(self, init: Init) -> None:
         """Only `subpath` of it. A detached mount cannot be cloned before Linux 6.15, so it is attached for a moment."""
-        with _closing(self._create(init.root)) as tree:
+        with _closing(self._create(init, init.root)) as tree:
             mounts.move_mount(tree, init.root)
             try:
                 with _closing(_open_beneath(tree, self.source, self.subpath)) as part:
@@ -164,11 +221,39 @@ class MountFilesystem(NamedTuple):
                 _check_target(init, target, self)
                 mounts.move_mount(part_tree, target, self.destination)
 
-    def _create(self, target: int) -> int:
+    def _create(self, init: Init, target: int) -> int:
         """The detached mount, for the directory `target`."""
+        if init.user_namespace < 0 or self.fstype != "overlay":
+            return self._create_of(self._options(init), target)
+        with contextlib.ExitStack() as opened:
+            layers = _ShiftedLayers(init.user_namespace, target, opened)
+            opened.callback(layers.unmount)
+            named = dict(option.split("=", 1) for option in self.attributes.options if "=" in option)
+            upper = work = ""
+            if "upperdir" in named:
+                upper, work = layers.add_writable(named["upperdir"], named["workdir"])
+            writable = {"upperdir": f"upperdir={upper}", "workdir": f"workdir={work}"}
+            options = []
+            for option in self.attributes.options:
+                key, _, value = option.partition("=")
+                options.append(f"{key}={layers.add(value)}" if key == "lowerdir+" else writable.get(key, option))
+            return self._create_of(options, target)
+
+    def _options(self, init: Init) -> tuple[str, ...]:
+        """Those for the file system; ids in them are the container's."""
+        if init.ids is None:
+            return self.attributes.options
+        shift = {"uid": init.ids.uid_on_host, "gid": init.ids.gid_on_host}
+        options = []
+        for option in self.attributes.options:
+            key, _, value = option.partition("=")
+            shifted = key in shift and value.isdecimal()
+            options.append(f"{key}={shift[key](int(value))}" if shifted else option)
+        return tuple(options)
+
+    def _create_of(self, options: Sequence[str], target: int) -> int:
         with _closing(mounts.fsopen(self.fstype)) as fs:
             mounts.fsconfig_string(fs, "source", self.source)
-            options = self.attributes.options
             if self.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options):
                 # A tmpfs over a directory looks like that directory, as in runc.
                 options = (*options, f"mode={stat.S_IMODE(os.stat(target).st_mode):o}")
@@ -283,6 +368,8 @@ class BindMount(NamedTuple):
     recursive: bool
     attributes: Attributes
     subpath: str = ""
+    shifted: bool = False
+    """Whether a user namespace, if there is one, decides which owners it shows (option "idmap")."""
 
     def describe(self) -> str:
         return f'error mounting "{self.source}" to rootfs at "{self.destination}"'
@@ -303,6 +390,8 @@ class BindMount(NamedTuple):
                 if is_directory != stat.S_ISDIR(os.stat(target).st_mode):
                     raise self._mismatch()
                 _check_target(init, target, self, source=info)
+                if self.shifted and init.user_namespace >= 0:
+                    _shift_owners(tree, init.user_namespace, self.source)
                 if attributes.set or attributes.clear:
                     mounts.mount_setattr(tree, set_=attributes.set, clear=attributes.clear)
                 if attributes.recursive_set or attributes.recursive_clear:
@@ -543,7 +632,9 @@ class MakeDevice(NamedTuple):
                 self._bind_from_host(init)
                 return
             if self.uid or self.gid:
-                os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+                ids = init.ids
+                uid, gid = (ids.uid_on_host(self.uid), ids.gid_on_host(self.gid)) if ids else (self.uid, self.gid)
+                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
 
     def _check_existing(self, parent: int, name: str) -> None:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)

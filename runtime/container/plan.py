@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from runtime.container import mount_options
 from runtime.container.facts import HostFacts
 from runtime.container.hooks import RunHooks
+from runtime.container.ids import Ids, ids_of
 from runtime.container.init import Plan, Program
 from runtime.container.op import Op, Phase, Refused
 from runtime.container.ops_console import OpenConsole, OwnStdio, UseStdio
@@ -57,6 +58,12 @@ from runtime.container.ops_process import (
     SetRlimit,
     SetSelinuxLabel,
     Sysctl,
+)
+from runtime.container.ops_user_namespace import (
+    EnterUserNamespace,
+    MakeFilesAsItsRoot,
+    MakeUserNamespace,
+    OpenUserNamespace,
 )
 from runtime.linux import mounts, namespaces
 from runtime.oci.sysctl import sysctl_namespace
@@ -108,7 +115,8 @@ class Launch(NamedTuple):
 
     `overlay` ({lower, upper, work}) replaces root.path as what is mounted as the root. `join` are cgroup.procs
     files. `netns` replaces a new network namespace. `start_fifo` makes init wait for `start`; `runtime_hooks` says
-    that the parent answers when init asks for the hooks of the runtime namespace.
+    that the parent answers when init asks for the hooks of the runtime namespace. `ids` are the maps of the user
+    namespace of the container an exec goes to, if it has one.
     """
 
     id: str
@@ -121,6 +129,7 @@ class Launch(NamedTuple):
     seccomp_flags: int = 0
     start_fifo: int | None = None
     runtime_hooks: bool = False
+    ids: Ids | None = None
 
 
 def clone_flags(spec: "Spec", netns: int | None) -> int:
@@ -128,6 +137,8 @@ def clone_flags(spec: "Spec", netns: int | None) -> int:
     flags = 0
     for namespace in spec.get("linux", {}).get("namespaces", ()):
         kind = namespace["type"]
+        if kind == "user":
+            continue  # made and entered by init
         if kind not in NAMESPACE_FLAGS:
             raise Refused(errno.ENOTSUP, f'a container with a namespace of type "{kind}" cannot be started here')
         if not namespace.get("path") and kind != "cgroup" and not (kind == "network" and netns is not None):
@@ -166,6 +177,7 @@ def compile_container(spec: "Spec", launch: Launch, facts: HostFacts) -> Plan:
 
     prepare = [
         Phase("stdio", [UseStdio(*launch.stdio)]),
+        Phase("namespaces", _user_namespace(linux)),
         # Through the host's /proc and cgroupfs, and before anything is counted: so first.
         Phase("cgroup", _group(process, launch.join, facts)),
         Phase("namespaces", _namespaces(linux, launch)),
@@ -182,7 +194,7 @@ def compile_container(spec: "Spec", launch: Launch, facts: HostFacts) -> Plan:
         Phase("security", _labels(process, facts)),
         Phase("root", _enter_root(linux)),
         Phase("rlimits", _rlimits(process, facts)),
-        *_user(process, launch.seccomp, launch.seccomp_flags),
+        *_user(process, launch, user_namespace_ids(spec)),
     ]
     commit = [
         Phase("start", [AwaitStart(launch.start_fifo)] if launch.start_fifo is not None else []),
@@ -207,18 +219,25 @@ def compile_exec(
     launch: Launch,
     container: int,
     facts: HostFacts,
+    pid_namespace: int = 0,
 ) -> Plan:
-    """The plan of another process in the container whose init is open at `container`, a pidfd."""
+    """The plan of another process in the container whose init is open at `container`, a pidfd.
+
+    With CLONE_NEWPID as `pid_namespace`, whoever applies it is not in the container's yet: its children are to be.
+    """
     prepare = [
         Phase("stdio", [UseStdio(*launch.stdio)]),
         Phase("cgroup", _group(process, launch.join, facts)),
         # The profile is written before our /proc is the container's.
         Phase("security", [BecomeUndumpable(), *_labels(process, facts)]),
-        Phase("namespaces", [EnterContainer(container, _JOINED), NewSessionKeyring(launch.id)]),
+        Phase(
+            "namespaces",
+            [EnterContainer(container, _JOINED | pid_namespace, launch.ids), NewSessionKeyring(launch.id)],
+        ),
         Phase("root", [UseCurrentRoot()]),
         Phase("console", _console(process, mount=False)),
         Phase("rlimits", _rlimits(process, facts)),
-        *_user(process, launch.seccomp, launch.seccomp_flags),
+        *_user(process, launch, launch.ids),
     ]
     return Plan(_program(process), prepare, _last(process, launch.seccomp, launch.seccomp_flags))
 
@@ -254,6 +273,25 @@ def _group(process: "Process", join: Sequence[str], facts: HostFacts) -> list[Op
     return ops
 
 
+def user_namespace_ids(spec: "Spec") -> Ids | None:
+    """The maps of the container's user namespace, None if it is in the host's."""
+    linux = spec.get("linux", {})
+    if not any(namespace["type"] == "user" for namespace in linux.get("namespaces", ())):
+        return None
+    ids = ids_of(linux.get("uidMappings", ()), linux.get("gidMappings", ()))
+    if not ids.uids or not ids.gids:
+        raise Refused(errno.EINVAL, "a user namespace in config.json needs linux.uidMappings and linux.gidMappings")
+    return ids
+
+
+def _user_namespace(linux: "Linux") -> list[Op]:
+    ids = user_namespace_ids({"ociVersion": "", "linux": linux})
+    if ids is None:
+        return []
+    path = next(namespace.get("path") for namespace in linux["namespaces"] if namespace["type"] == "user")
+    return [OpenUserNamespace(path, ids) if path else MakeUserNamespace(ids)]
+
+
 def _namespaces(linux: "Linux", launch: Launch) -> list[Op]:
     listed: Sequence[Namespace] = linux.get("namespaces", ())
     ops: list[Op] = [BecomeUndumpable()]
@@ -262,7 +300,7 @@ def _namespaces(linux: "Linux", launch: Launch) -> list[Op]:
         path = namespace.get("path")
         if kind == "network" and launch.netns is not None and not path:
             ops.append(EnterNamespace(kind, launch.netns, NAMESPACE_FLAGS[kind]))
-        elif path and kind != "pid":
+        elif path and kind not in ("pid", "user"):
             ops.append(EnterNamespace(kind, path, NAMESPACE_FLAGS[kind]))
         elif kind == "cgroup":
             ops.append(NewCgroupNamespace())
@@ -275,6 +313,8 @@ def _root(spec: "Spec", launch: Launch) -> list[Op]:
     # A slave sees later mounts of the host, for bind mounts that ask for it; the root's own setting comes at the end.
     private = propagation in ("private", "rprivate")
     ops: list[Op] = [*_shared_sources(spec, launch)]
+    if ids := user_namespace_ids(spec):
+        ops.append(MakeFilesAsItsRoot(ids))
     ops.append(IsolateMounts(mounts.MS_PRIVATE if private else mounts.MS_SLAVE))
     target = os.path.join(launch.bundle, spec.get("root", {"path": "rootfs"})["path"])
     overlay = launch.overlay
@@ -325,13 +365,16 @@ def _bind_mount(mount: "Mount", bundle: str) -> BindMount:
     options = mount.get("options", ())
     destination = os.path.join("/", mount["destination"])
     attributes, subpath = _subpath(mount_options.parse(options))
+    shifted = "idmap" in attributes.options
+    if shifted:
+        attributes = attributes._replace(options=tuple(one for one in attributes.options if one != "idmap"))
     if attributes.options:
         raise Refused(errno.EINVAL, f"a bind mount ({destination}) takes no option {attributes.options[0]!r}")
     # Private unless asked for: what the container mounts below must not show on the host.
     if not attributes.propagation:
         attributes = attributes._replace(propagation=mounts.MS_PRIVATE, propagation_recursive=True)
     source = os.path.join(bundle, mount.get("source", ""))
-    return BindMount(source, destination, "rbind" in options, attributes, subpath)
+    return BindMount(source, destination, "rbind" in options, attributes, subpath, shifted)
 
 
 SUBPATH_OPTION = "X-mount.subdir="
@@ -474,11 +517,18 @@ def _rlimits(process: "Process", facts: HostFacts) -> list[Op]:
     return [SetRlimit(name, soft, hard) for name, (soft, hard) in limits.items()]
 
 
-def _user(process: "Process", seccomp: bytes | None, seccomp_flags: int) -> list[Phase]:
+def _user(process: "Process", launch: Launch, ids: Ids | None) -> list[Phase]:
     user = process.get("user", _ROOT_USER)
+    seccomp, seccomp_flags = launch.seccomp, launch.seccomp_flags
     sets = process.get("capabilities")
     cwd = process["cwd"]
-    identity: list[Op] = [SetHome(user["uid"]), OwnStdio(user["uid"]), *bounding_ops(process)]
+    identity: list[Op] = [SetHome(user["uid"])]
+    if ids is None:
+        identity += [OwnStdio(user["uid"])]
+    else:
+        mounting = "CAP_SYS_ADMIN" in (sets or {}).get("bounding", ())
+        identity += [OwnStdio(_on_host(ids, user)), EnterUserNamespace(mounting), NewSessionKeyring(launch.id)]
+    identity += bounding_ops(process)
     become = BecomeUser(user["uid"], user["gid"], user.get("additionalGids", ()), user.get("umask", 0o022))
     # Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go; with it, it comes last (`_last`).
     early = seccomp is not None and not process.get("noNewPrivileges")
@@ -491,6 +541,13 @@ def _user(process: "Process", seccomp: bytes | None, seccomp_flags: int) -> list
         Phase("cwd", [ChangeDirectory(cwd, retried=False)]),
         Phase("capabilities", [SetCapabilities(cast("Mapping[str, Sequence[str]]", sets))] if sets is not None else []),
     ]
+
+
+def _on_host(ids: Ids, user: "User") -> int:
+    try:
+        return ids.uid_on_host(user["uid"])
+    except ValueError:
+        raise Refused(errno.EINVAL, f"user {user['uid']} is outside of the container's user namespace") from None
 
 
 def bounding_ops(process: "Process") -> list[Op]:

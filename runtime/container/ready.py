@@ -14,11 +14,11 @@ from runtime.container.op import Init, Refused
 from runtime.container.ops_mount import tmpfs
 from runtime.container.plan import Launch, Stdio, compile_container
 from runtime.container.report import Report, send_order
-from runtime.container.spawn import Child, spawn
+from runtime.container.spawn import Child, keep_only, spawn
 from runtime.container.start import run_compiled, with_filter
 from runtime.container.template import Template, without_staged
 from runtime.linux import mounts
-from runtime.linux.process import close_range, set_name
+from runtime.linux.process import set_name
 
 if TYPE_CHECKING:
     from runtime.oci.spec import Spec
@@ -51,7 +51,7 @@ def prepare(template: Template, example: Order, stage: str, facts: HostFacts) ->
         return without_staged(compile_container(spec, launch, facts), template)
 
     def main(report: Report) -> NoReturn:
-        _keep_only(report.fileno())
+        keep_only(report.fileno())
         set_name(PROCESS_NAME)
         try:
             root = _apply(template, stage, report)
@@ -80,13 +80,6 @@ def _decoded(order: Order) -> tuple["Spec", Launch]:
     spec, id, bundle, overlay, join, numbers = marshal.loads(order.message)
     stdin, stdout, stderr, netns = (None if number is None else order.fds[number] for number in numbers)
     return spec, Launch(id, bundle, Stdio(stdin, stdout, stderr), overlay or None, join, netns)
-
-
-def _keep_only(fd: int) -> None:
-    """Close what was inherited: other containers' streams, and the lock and sockets of a parent that may go away."""
-    if fd > 3:
-        close_range(3, fd - 1)
-    close_range(fd + 1)
 
 
 def _apply(template: Template, stage: str, report: Report) -> int:

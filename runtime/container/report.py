@@ -19,7 +19,7 @@ _GO = b"go"
 
 
 class News(NamedTuple):
-    """One message: `kind` is console, hooks, created, ready or failed; `fd` comes with console only."""
+    """One message: `kind` is console, hooks, created, ready, spawned, declined or failed; `fd` comes with some."""
 
     kind: str
     body: dict[str, Any]
@@ -59,6 +59,14 @@ class Report:
     def ready(self) -> None:
         """exec(2) is next."""
         self._send("ready", {})
+
+    def spawned(self, pid: int, pidfd: int) -> None:
+        """The program runs, in a process other than this."""
+        self._send("spawned", {"pid": pid}, [pidfd])
+
+    def declined(self) -> None:
+        """Another way of starting it must be taken; nothing has been done."""
+        self._send("declined", {})
 
     def failed(self, phase: str, errno: int, message: str) -> None:
         """Nothing came of it; with nobody to hear it, the message goes to standard error."""

@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 from runtime.container.report import Report
 from runtime.linux.files import read_file
 from runtime.linux.namespaces import CLONE_NEWPID, setns
-from runtime.linux.process import clone3, default_signal
+from runtime.linux.process import clone3, close_range, default_signal
 
 # What CPython ignores, and what the launcher and the command line handle; all else is at its default already.
 _CHANGED_SIGNALS = (
@@ -66,6 +66,13 @@ def start_time(pid: int) -> int:
     # The second field is the name in parentheses, which may itself hold spaces and parentheses.
     after_name = read_file(f"/proc/{pid}/stat").rpartition(b")")[2]
     return int(after_name.split()[19])
+
+
+def keep_only(fd: int) -> None:
+    """Close what was inherited: other containers' streams, and the lock and sockets of a parent that may go away."""
+    if fd > 3:
+        close_range(3, fd - 1)
+    close_range(fd + 1)
 
 
 def _clone_into(pid_namespace: tuple[int, int], flags: int, cgroup_fd: int | None) -> tuple[int, int]:

@@ -7,11 +7,12 @@ import errno
 import functools
 import json
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from runtime.container import init
 from runtime.container.facts import HostFacts
+from runtime.container.ids import Ids
 from runtime.container.init import Plan
 from runtime.container.op import Refused
 from runtime.container.plan import (
@@ -20,6 +21,7 @@ from runtime.container.plan import (
     compile_container,
     compile_exec,
     pid_namespace_path,
+    user_namespace_ids,
 )
 from runtime.container.report import Report
 from runtime.container.spawn import Child, spawn
@@ -28,7 +30,7 @@ from runtime.linux.files import read_file
 from runtime.linux.namespaces import CLONE_NEWPID
 
 if TYPE_CHECKING:
-    from runtime.oci.spec import Spec
+    from runtime.oci.spec import Process, Spec
 
 T = TypeVar("T")
 
@@ -82,12 +84,14 @@ def start_exec(
 
     Raises Refused if the container is not running, or config.json of its bundle cannot be read.
     """
-    flags = _filter_flags_of(launch.bundle)
+    known = _known_of(launch.bundle)
+    flags = known.filter_flags
 
     def main(report: Report) -> NoReturn:
         def compiled() -> Plan:
-            filtered = launch if flags is None else _with_filter(launch, filter_dir, flags)
-            return compile_exec(_read_json(process), filtered, container, facts)
+            entering = launch._replace(ids=known.ids)
+            filtered = entering if flags is None else _with_filter(entering, filter_dir, flags)
+            return compile_exec(read_process(process), filtered, container, facts)
 
         run_compiled(compiled, report)
 
@@ -134,26 +138,69 @@ def _with_filter(launch: Launch, filter_dir: str, flags: int) -> Launch:
     return launch._replace(seccomp=bpf, seccomp_flags=flags)
 
 
-def _filter_flags_of(bundle: str) -> int | None:
-    """Those of the filter of a bundle's processes, None if they have none."""
+def read_process(path: str) -> "Process":
+    """The OCI process object in a file, unchecked; raises Refused if it cannot be read."""
+    process: Process = _read_json(path)
+    return process
+
+
+def thread_launch(launch: Launch, needed: Collection[str]) -> Launch | None:
+    """`launch`, an exec's, with the filter of its bundle; None if it is not for a thread of a process with others.
+
+    Such a thread cannot enter a user namespace, and the filter must let it have the system calls `needed`.
+    """
+    known = _known_of(launch.bundle)
+    if known.ids is not None or (known.filter_flags is not None and not known.allowed.issuperset(needed)):
+        return None
+    return launch if known.filter_flags is None else _with_filter(launch, launch.bundle, known.filter_flags)
+
+
+_WITHOUT_NAMESPACES = (0, 0x7E020000, 0, "SCMP_CMP_MASKED_EQ")
+"""The condition on clone's arguments in Docker's profile."""
+
+
+class _Known(NamedTuple):
+    """What every exec asks of a bundle: the flags of its processes' filter, and its user namespace's maps, if any.
+
+    `allowed` are the system calls the filter lets through.
+    """
+
+    filter_flags: int | None
+    allowed: frozenset[str]
+    ids: Ids | None
+
+
+def _known_of(bundle: str) -> _Known:
     path = os.path.join(bundle, CONFIG_NAME)
     try:
         changed_ns = os.stat(path).st_mtime_ns
     except OSError as error:
         raise _unreadable(path, error) from None
-    return _filter_flags(bundle, changed_ns)
+    return _known(bundle, changed_ns)
 
 
 @functools.lru_cache(_BUNDLES_KEPT)
-def _filter_flags(bundle: str, changed_ns: int) -> int | None:
+def _known(bundle: str, changed_ns: int) -> _Known:
     # A container has many execs, and to parse its config.json takes as long as a third of one.
     spec = read_config(bundle)
 
-    def read() -> int | None:
+    def read() -> _Known:
         wanted = spec.get("linux", {}).get("seccomp")
-        return None if wanted is None else seccomp.filter_flags(wanted)
+        flags = None if wanted is None else seccomp.filter_flags(wanted)
+        return _Known(flags, _allowed(wanted or {}), user_namespace_ids(spec))
 
     return _checked(read)
+
+
+def _allowed(wanted: Mapping[str, Any]) -> frozenset[str]:
+    """System calls `linux.seccomp` lets through whatever their arguments; clone also if only without new namespaces."""
+    allowed: set[str] = set()
+    refused: set[str] = set()
+    for rule in wanted.get("syscalls") or ():
+        conditions = [(one["index"], one["value"], one.get("valueTwo", 0), one["op"]) for one in rule.get("args") or ()]
+        always = not conditions or (rule["names"] == ["clone"] and conditions == [_WITHOUT_NAMESPACES])
+        (allowed if always and rule["action"] == "SCMP_ACT_ALLOW" else refused).update(rule["names"])
+    return frozenset(allowed - refused)
 
 
 def _read_json(path: str) -> Any:

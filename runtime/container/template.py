@@ -25,7 +25,7 @@ from runtime.container.ops_mount import (
     OpenTree,
     ReadonlyPaths,
 )
-from runtime.container.plan import Launch, bounding_ops, clone_flags, mount_ops
+from runtime.container.plan import Launch, bounding_ops, clone_flags, mount_ops, user_namespace_ids
 from runtime.linux import namespaces
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def template_of(spec: "Spec", launch: Launch, facts: HostFacts) -> Template | No
     """The template a container can start from; None if it has to start from nothing."""
     try:
         flags = clone_flags(spec, launch.netns)
+        if user_namespace_ids(spec):
+            return None
         if flags & _OWN != _OWN:
             return None
         staged = _staged(mount_ops(spec, launch, facts))

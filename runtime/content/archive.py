@@ -8,6 +8,7 @@ image-spec (layer.md, "Whiteouts"):
     .wh..wh..opq    <->  xattr trusted.overlay.opaque=y on the directory
 """
 
+import errno
 import os
 import stat
 import tarfile
@@ -15,7 +16,7 @@ from collections.abc import Callable, Container
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from runtime.content import tar_reader
 from runtime.content.compression import Readable
@@ -35,6 +36,7 @@ WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"
 _AUFS_METADATA_PREFIX = ".wh..wh."
 _CHUNK_BYTES = 1 << 20
+_Result = TypeVar("_Result")
 
 
 class Writable(Protocol):
@@ -131,20 +133,31 @@ def write_diff(upper: Path, out: Writable, leave_out: Container[str] = (), lates
     tree.end()
 
 
-def export_tree(top: Path | int, out: Writable) -> None:
+Owner = Callable[[int, int], tuple[int, int]]
+"""From a file's uid and gid to those it is shown with."""
+
+
+def export_tree(top: Path | int, out: Writable, shown: Owner | None = None) -> None:
     """Writes everything below `top`, a mounted root file system, as a plain tar; other mounts stay empty."""
-    tree = _TreeReader(out)
+    tree = _TreeReader(out, shown=shown)
     for node in walk(top):
         tree.write(node, node.path)
     tree.end()
 
 
-def export_path(parent_fd: int, name: str, shown_as: str, out: Writable, enter: Callable[[str], bool]) -> None:
+def export_path(
+    parent_fd: int,
+    name: str,
+    shown_as: str,
+    out: Writable,
+    enter: Callable[[str], bool],
+    shown: Owner | None = None,
+) -> None:
     """Writes the file `name` with all below it as a tar, under the name `shown_as`; symlinks are not followed.
 
     `enter(path)`: whether to go into what is mounted at `path`, relative to the file.
     """
-    tree = _TreeReader(out)
+    tree = _TreeReader(out, shown=shown)
     info = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
     tree.write(Node(shown_as, name, parent_fd, info), shown_as)
     if stat.S_ISDIR(info.st_mode):
@@ -160,8 +173,15 @@ def export_path(parent_fd: int, name: str, shown_as: str, out: Writable, enter: 
 class _TreeReader:
     """Writes the nodes of one walk."""
 
-    def __init__(self, out: Writable, whiteouts: bool = False, latest_mtime_s: int | None = None) -> None:
+    def __init__(
+        self,
+        out: Writable,
+        whiteouts: bool = False,
+        latest_mtime_s: int | None = None,
+        shown: Owner | None = None,
+    ) -> None:
         self._out = out
+        self._shown = shown
         self._whiteouts = whiteouts
         self._latest_mtime_s = latest_mtime_s
         self._first_names: dict[tuple[int, int], str] = {}  # of files with several
@@ -189,8 +209,10 @@ class _TreeReader:
         if kind == tarfile.REGTYPE:
             _write_file(out, node, info)
         elif kind == tarfile.SYMTYPE:
-            info.linkname = os.readlink(node.name, dir_fd=node.parent_fd)
-            _write_entry(out, info)
+            target = _unless_replaced(lambda: os.readlink(node.name, dir_fd=node.parent_fd))
+            if target is not None:
+                info.linkname = target
+                _write_entry(out, info)
         elif kind == tarfile.DIRTYPE:
             self._write_directory(node, info)
         else:
@@ -198,7 +220,9 @@ class _TreeReader:
             _write_entry(out, info)
 
     def _write_directory(self, node: Node, info: tarfile.TarInfo) -> None:
-        directory_fd = open_directory(node.name, node.parent_fd)
+        directory_fd = _unless_replaced(lambda: open_directory(node.name, node.parent_fd))
+        if directory_fd is None:
+            return
         try:
             info.pax_headers = _xattr_records(directory_fd)
             _write_entry(self._out, info)
@@ -214,6 +238,8 @@ class _TreeReader:
         entry.type = kind
         entry.mode = stat.S_IMODE(info.st_mode)
         entry.uid, entry.gid = info.st_uid, info.st_gid
+        if self._shown:
+            entry.uid, entry.gid = self._shown(info.st_uid, info.st_gid)
         entry.mtime = int(info.st_mtime)
         if self._latest_mtime_s is not None:
             entry.mtime = min(entry.mtime, self._latest_mtime_s)
@@ -230,6 +256,20 @@ _TAR_TYPES = {
 }
 
 
+# What a name answers that is not there any more, or is something else by now.
+_REPLACED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO))
+
+
+def _unless_replaced(read: Callable[[], _Result]) -> _Result | None:
+    """None where a running container has changed meanwhile what is being read."""
+    try:
+        return read()
+    except OSError as error:
+        if error.errno not in _REPLACED:
+            raise
+        return None
+
+
 def _write_entry(out: Writable, info: tarfile.TarInfo) -> None:
     out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
 
@@ -237,9 +277,8 @@ def _write_entry(out: Writable, info: tarfile.TarInfo) -> None:
 def _write_file(out: Writable, node: Node, info: tarfile.TarInfo) -> None:
     """A file that changes while it is read still gets exactly the size its header promised."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        file_fd = os.open(node.name, flags, dir_fd=node.parent_fd)
-    except FileNotFoundError:
+    file_fd = _unless_replaced(lambda: os.open(node.name, flags, dir_fd=node.parent_fd))
+    if file_fd is None:
         return
     try:
         info.size = missing = os.fstat(file_fd).st_size

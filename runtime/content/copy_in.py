@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
@@ -20,10 +21,12 @@ def copy_in(
     source: Readable,
     keep_kinds: bool = False,
     owner: tuple[int, int] | None = None,
+    shift: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> None:
     """Unpacks `source`, compressed or not, into `directory`; symlinks resolve inside the root of `root_fd`.
 
-    `keep_kinds` refuses to replace a directory by something else and the reverse; `owner` replaces all owners.
+    `keep_kinds` refuses to replace a directory by something else and the reverse; `owner` replaces all owners,
+    and `shift` says which ids of the host these are.
     Raises InvalidParameter, SystemFault; what was unpacked before stays.
     """
     plain, _ = decompressed(source)
@@ -32,6 +35,9 @@ def copy_in(
         for entry in reader:
             if owner:
                 entry = replace(entry, uid=owner[0], gid=owner[1])
+            if shift:
+                uid, gid = shift(entry.uid, entry.gid)
+                entry = replace(entry, uid=uid, gid=gid)
             with naming(entry, writer.source):
                 writer.add(entry, reader)
         writer.finish()

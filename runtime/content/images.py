@@ -25,6 +25,7 @@ from runtime.content.ingest import Ingest
 from runtime.content.layers import UnpackedLayer, layer_path
 from runtime.content.load import Progress, load_archive
 from runtime.content.save import write_archive
+from runtime.content.verify import Verifier
 from runtime.oci.image import (
     CONFIG,
     LAYER_TAR,
@@ -98,6 +99,10 @@ class ImageStore(Catalog):
     def let_go(self, digests: Iterable[str]) -> None:
         """Undoes `hold`, and deletes what nothing else holds or refers to."""
         self._contents.let_go(digests)
+
+    def verifier(self) -> Verifier:
+        """For content that the caller holds."""
+        return Verifier(self._contents)
 
     # --- adding -------------------------------------------------------------------------------------------
 

@@ -72,8 +72,15 @@ class Ingest:
     def read_blob(self, blob: str) -> bytes:
         return self._contents.layout.read(blob)
 
+    def blob_size(self, blob: str) -> int:
+        return self._contents.layout.path(blob).stat().st_size
+
     def open_blob(self, blob: str) -> IO[bytes]:
         return self._contents.layout.open(blob)
+
+    def sync(self, blobs: Iterable[str]) -> None:
+        """Makes blobs survive a power cut."""
+        self._contents.layout.sync(blobs)
 
     def receive_layer(self, source: Readable, expected: str, diff_id: str) -> UnpackedLayer:
         """Stores the blob `expected` and unpacks it while it arrives; the result is for `add_image` or `discard_layer`.

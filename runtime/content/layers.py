@@ -99,6 +99,34 @@ class LayerStore:
                 os.rename(layer.path, self._directory / digest.hex_of(chain_ids[-1]))
                 self._sizes[chain_ids[-1]] = layer.size_bytes
 
+    def path(self, chain_id: str) -> Path:
+        return layer_path(self._directory, chain_id)
+
+    def damage_of_record(self, chain_id: str, diff_id: str) -> str:
+        """What is wrong with what is noted beside the layer, "" when nothing is."""
+        if chain_id in self._unsealed:
+            return ""
+        try:
+            facts = json.loads((self._directory / digest.hex_of(chain_id) / "layer.json").read_bytes())
+            return "" if facts["diff_id"] == diff_id else f"its record says {facts['diff_id']}, the image {diff_id}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "its record is missing or damaged"
+
+    def describe(self, layer: "UnpackedLayer", below: Sequence[str]) -> None:
+        """Makes an unpacked layer what it is on top of `below`; as `adopt` does."""
+        self._describe_implied(layer, below, {})
+
+    def replace(self, chain_id: str, layer: "UnpackedLayer") -> None:
+        """Puts a described layer in the place of the one that has the name. Between two renames there is none."""
+        with self._adopting:
+            sync_filesystem(str(self._directory))
+            place = self._directory / digest.hex_of(chain_id)
+            if place.exists():
+                self._trash.discard(place)
+            os.rename(layer.path, place)
+            self._sizes[chain_id] = layer.size_bytes
+            self._unsealed.pop(chain_id, None)
+
     def discard(self, layer: "UnpackedLayer") -> None:
         """Away with what was unpacked, unless it was adopted."""
         try:
@@ -138,7 +166,10 @@ class LayerStore:
             self._unsealed.pop(chain_id, None)
 
     def remove(self, chain_id: str) -> None:
-        self._trash.discard(self._directory / digest.hex_of(chain_id))
+        try:
+            self._trash.discard(self._directory / digest.hex_of(chain_id))
+        except FileNotFoundError:
+            pass  # somebody else took it away
         del self._sizes[chain_id]
         self._unsealed.pop(chain_id, None)
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from runtime import __version__
+from runtime.container.ids import Ids
 from runtime.daemon import registry_options
 from runtime.daemon.hosts import Host, TlsFiles, parse_hosts
 from runtime.daemon.server import serve
+from runtime.engine import user_namespaces
 from runtime.engine.engine import Engine
 from runtime.engine.processes import start_time_of
-from runtime.engine.settings import EngineSettings
+from runtime.engine.settings import DATA_ROOT_MODE, EngineSettings
 from runtime.errors import InvalidParameter, WherryError
 
 DEFAULT_DATA_ROOT = Path("/var/lib/wherry")
@@ -62,13 +64,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tlscert", type=Path, metavar="FILE", help="the engine's own certificate")
     parser.add_argument("--tlskey", type=Path, metavar="FILE", help="the key to it")
     parser.add_argument("--group", metavar="NAME", help="the group that may use the socket (default: root)")
-    parser.add_argument("--userns-remap", metavar="USER[:GROUP]", help="not supported by this version: it is refused")
+    parser.add_argument(
+        "--userns-remap",
+        metavar="USER[:GROUP]",
+        default="",
+        help="give containers a user namespace, with the ids /etc/subuid and /etc/subgid have for this user; `default` "
+        f"stands for {user_namespaces.DEFAULT_USER}, who is given some",
+    )
     parser.add_argument(
         "--cdi-spec-dir",
         type=Path,
         action="append",
         metavar="DIR",
-        help="CDI specifications of devices, in JSON; may be repeated (default: /etc/cdi and /var/run/cdi)",
+        help="CDI specifications of devices, in JSON or, where PyYAML is installed, in YAML; may be repeated (default: "
+        "/etc/cdi and /var/run/cdi)",
     )
     registry_options.add_arguments(parser)
     parser.add_argument("--embedded-images", type=Path, metavar="DIR", help="image archives to load at the first start")
@@ -95,11 +104,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             raise InvalidParameter("the engine needs root: start it with sudo, or use `wherry up`")
-        if args.userns_remap:
-            raise InvalidParameter(
-                f"--userns-remap {args.userns_remap}: this version of Wherry has no user namespaces: leave it out, and "
-                "give containers a --user of their own"
-            )
         run_dir = args.run_dir.absolute()
         if args.command == "shutdown":
             asyncio.run(_shutdown(run_dir, args.data_root))
@@ -110,12 +114,24 @@ def main(argv: list[str] | None = None) -> int:
             cdi: dict[str, Any] = {"cdi_spec_dirs": tuple(args.cdi_spec_dir)} if args.cdi_spec_dir else {}
             gateway = _address(args.host_gateway_ip)
             registries = registry_options.settings_of(args)
-            settings = EngineSettings(data_root, run_dir, args.embedded_images, gateway, registries, **cdi)
+            user_ids = _user_ids(args.userns_remap, data_root, run_dir)
+            settings = EngineSettings(data_root, run_dir, args.embedded_images, gateway, registries, user_ids, **cdi)
             asyncio.run(_run(settings, hosts, _group(args.group)))
     except (WherryError, OSError) as error:
         print(f"wherryd: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _user_ids(option: str, data_root: Path, run_dir: Path) -> Ids | None:
+    if not option:
+        return None
+    ids = user_namespaces.parse(option)
+    data_root.mkdir(mode=DATA_ROOT_MODE, parents=True, exist_ok=True)
+    run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    for directory in (data_root, run_dir):
+        user_namespaces.check_host(directory, ids)
+    return ids
 
 
 def _address(text: str) -> str:
@@ -139,8 +155,7 @@ async def _run(settings: EngineSettings, hosts: list[Host], group: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Engine(settings) as engine:
-        _write_facts(settings)
+    async with Engine(settings, lambda: _write_facts(settings)) as engine:
         engine.containers.resume()
         loop.add_signal_handler(signal.SIGHUP, engine.reload)
         async with serve(engine, hosts, group):
@@ -169,8 +184,10 @@ async def _shutdown(run_dir: Path, data_root: Path | None) -> None:
     try:
         facts = json.loads(facts_path.read_text())
     except FileNotFoundError:
-        if data_root is None:
+        if not run_dir.exists():
             raise InvalidParameter(f"no engine has run on {run_dir}: give the --run-dir it was started with") from None
+        if data_root is None:  # shut down already, or killed before it had anything to take down
+            return
         facts = {"pid": 0, "start_time": 0, "data_root": str(data_root)}
     await _stop_engine(facts["pid"], facts["start_time"])
     async with Engine(EngineSettings(Path(facts["data_root"]), run_dir)) as engine:

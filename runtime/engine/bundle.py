@@ -104,7 +104,7 @@ class Bundles:
         targets = {mount.target for mount in mounts}
         for name in ("hostname", "hosts", "resolv.conf"):
             if f"/etc/{name}" not in targets:
-                mounts.append(spec_gen.HostMount(f"{files_of}/{name}", f"/etc/{name}"))
+                mounts.append(spec_gen.HostMount(f"{files_of}/{name}", f"/etc/{name}", stored=True))
         place = spec_gen.Place(
             rootfs=str(self._settings.rootfs_dir),
             hostname=hostname,
@@ -117,6 +117,7 @@ class Bundles:
             joined_namespaces=shared.namespaces,
             shm_source=shared.shm_source,
             cdi_spec_dirs=self._settings.cdi_spec_dirs,
+            user_ids=None if options.userns_mode == "host" else self._settings.user_ids,
         )
         spec = spec_gen.generate(options, place)
         if seccomp := spec["linux"].pop("seccomp", None):

@@ -1,11 +1,12 @@
 """Container Device Interface: devices by the names vendors describe them under, `vendor.com/class=name`.
 
-https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md, versions 0.3 to 1.0. Only specs in JSON are
-read: there is no YAML parser among our dependencies.
+https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md, versions 0.3 to 1.0. Specs in YAML are read
+where PyYAML is installed, which is not among our dependencies.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -55,11 +56,8 @@ class Registry:
             found: dict[str, Device] = {}
             twice: set[str] = set()
             for path in _spec_files(directory):
-                if path.suffix != ".json":
-                    registry.unread.append(f"{path} is YAML, and Wherry reads CDI specs in JSON: convert it")
-                    continue
                 try:
-                    described = dict(_devices_of(path, json.loads(path.read_bytes())))
+                    described = dict(_devices_of(path, _document(path)))
                 except (OSError, ValueError, KeyError, TypeError, AttributeError, _Problem) as error:
                     registry.unread.append(f"{path} cannot be used: {error}")
                     continue
@@ -70,6 +68,21 @@ class Registry:
                 del found[name]
             registry.devices |= found
         return registry
+
+
+def _document(path: Path) -> Any:
+    """Raises ValueError for what is neither JSON nor YAML."""
+    if path.suffix == ".json":
+        return json.loads(path.read_bytes())
+    try:
+        yaml: Any = importlib.import_module("yaml")
+    except ImportError:
+        remedy = "install PyYAML (on Debian: apt install python3-yaml), or convert it to JSON"
+        raise _Problem(f"it is YAML: {remedy}") from None
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML: {error}") from None
 
 
 def _spec_files(directory: Path) -> list[Path]:

@@ -7,13 +7,13 @@ import contextlib
 import os
 import posixpath
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from runtime.container.ids import Ids
 from runtime.container.rootpath import open_in
-from runtime.content.archive import Writable, export_path, export_tree
+from runtime.content.archive import Owner, Writable, export_path, export_tree
 from runtime.content.changes import apply_changes
 from runtime.content.compression import Readable
 from runtime.content.copy_in import copy_in
@@ -27,7 +27,7 @@ from runtime.engine.container import Container
 from runtime.engine.containers import ContainerService
 from runtime.engine.control import Control
 from runtime.engine.events import Event, EventBus
-from runtime.engine.roots import Roots, base_name, resolved_path, split
+from runtime.engine.roots import Roots, Work, base_name, resolved_path, split
 from runtime.errors import Conflict, InvalidParameter, NotFound, PermissionDenied
 from runtime.oci.image import ContainerDefaults
 
@@ -70,7 +70,7 @@ class ContainerFiles:
     async def stat(self, container: Container, path: str, called: str) -> PathStat:
         """Raises NotFound in Docker's words, where the container is `called` what the client called it."""
 
-        def work(root_fd: int) -> PathStat:
+        def work(root_fd: int, ids: Ids | None) -> PathStat:
             directory_fd, name = _open_parent(root_fd, path)
             try:
                 info = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
@@ -90,7 +90,7 @@ class ContainerFiles:
         """Write the file at `path`, with all below it and all that is mounted there for the container, as a tar."""
         targets = {request.target for request in container.mounts}
 
-        def work(root_fd: int) -> None:
+        def work(root_fd: int, ids: Ids | None) -> None:
             directory_fd, name = _open_parent(root_fd, path)
             try:
                 top = posixpath.normpath(posixpath.join(resolved_path(root_fd, split(path)[0]), name))
@@ -98,7 +98,7 @@ class ContainerFiles:
                 def enter(below: str) -> bool:
                     return posixpath.join(top, below) in targets
 
-                export_path(directory_fd, name, base_name(path), out, enter)
+                export_path(directory_fd, name, base_name(path), out, enter, _shown_owner(ids))
             finally:
                 os.close(directory_fd)
 
@@ -111,21 +111,21 @@ class ContainerFiles:
         """Unpack a tar into the directory `path`; raises PermissionDenied where the container may not write."""
         owner = self._owner(container) if as_user else None
 
-        def work(root_fd: int) -> None:
+        def work(root_fd: int, ids: Ids | None) -> None:
             directory_fd = open_in(root_fd, path)
             try:
                 if not stat.S_ISDIR(os.fstat(directory_fd).st_mode):
                     raise InvalidParameter("extraction point is not a directory")
                 directory = resolved_path(root_fd, path)
                 _check_writable(container, directory)
-                copy_in(root_fd, directory, source, keep_kinds, owner)
+                copy_in(root_fd, directory, source, keep_kinds, owner, _kept_owner(ids))
             finally:
                 os.close(directory_fd)
 
         await self._visit(container, path, called, work)
         self._containers.publish(container, "extract-to-dir")
 
-    async def _visit(self, container: Container, path: str, called: str, work: Callable[[int], Result]) -> Result:
+    async def _visit(self, container: Container, path: str, called: str, work: Work[Result]) -> Result:
         if not path:
             raise InvalidParameter("path cannot be empty")
         try:
@@ -144,7 +144,7 @@ class ContainerFiles:
     # --- export, diff, commit
 
     async def export(self, container: Container, out: Writable) -> None:
-        await self._roots.visit(container, lambda root_fd: export_tree(root_fd, out))
+        await self._roots.visit(container, lambda root_fd, ids: export_tree(root_fd, out, _shown_owner(ids)))
         self._containers.publish(container, "export")
 
     async def changes(self, container: Container) -> list[Change]:
@@ -189,6 +189,23 @@ class ContainerFiles:
         shown = {"comment": comment, "imageID": image.id, "imageRef": image.references[0] if image.references else ""}
         self._containers.publish(container, "commit", **shown)
         return image
+
+
+def _shown_owner(ids: Ids | None) -> Owner | None:
+    return None if ids is None else lambda uid, gid: (ids.uid_inside(uid), ids.gid_inside(gid))
+
+
+def _kept_owner(ids: Ids | None) -> Owner | None:
+    if ids is None:
+        return None
+
+    def kept(uid: int, gid: int) -> tuple[int, int]:
+        try:
+            return ids.uid_on_host(uid), ids.gid_on_host(gid)
+        except ValueError as error:
+            raise InvalidParameter(f"{error}: it cannot own a file there") from None
+
+    return kept
 
 
 def _open_parent(root_fd: int, path: str) -> tuple[int, str]:

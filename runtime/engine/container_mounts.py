@@ -205,8 +205,10 @@ class ContainerMounts:
         if request.kind == "image":
             return self._image(container, request)
         options = ["rbind" if request.recursive else "bind", *_access(request)]
+        stored = False
         if request.kind == "volume":
-            source = str(self._volumes.get(container.volumes[request.target]).path)
+            volume = self._volumes.get(container.volumes[request.target])
+            source, stored = str(volume.path), not volume.needs_mount
             options.append("rprivate")
             if request.subpath:
                 options.append(f"X-mount.subdir={request.subpath}")
@@ -214,14 +216,14 @@ class ContainerMounts:
             source = request.source
             self._make_source(request)
             options.append(self._propagation(request))
-        return HostMount(source, request.target, tuple(options))
+        return HostMount(source, request.target, tuple(options), stored=stored)
 
     def _image(self, container: Container, request: MountRequest) -> HostMount:
         image = self._images.get(container.image_mounts[request.target])
         lower = self._snapshots.describe(container.id, image).lower
         subpath = (f"X-mount.subdir={request.subpath}",) if request.subpath else ()
         if len(lower) == 1:  # overlayfs wants two layers
-            return HostMount(lower[0], request.target, ("bind", "ro", "rprivate", *subpath))
+            return HostMount(lower[0], request.target, ("bind", "ro", "rprivate", *subpath), stored=True)
         layers = tuple(f"lowerdir+={layer}" for layer in lower)
         return HostMount("overlay", request.target, ("ro", *layers, *subpath), "overlay")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -18,13 +17,14 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
-from runtime.engine import faults, names, sharing, spec_gen
+from runtime.engine import faults, names, sharing, spec_gen, user_namespaces
 from runtime.engine.bundle import Bundles
 from runtime.engine.cgroup_parents import CgroupParents
 from runtime.engine.container import Container, Health, State
 from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.events import Event, EventBus
 from runtime.engine.launcher_link import Exit, Known
+from runtime.engine.launching import delete, end_all, end_and_delete, launch
 from runtime.engine.links import Links
 from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open_log, read_log
 from runtime.engine.networks import Network, NetworkService
@@ -51,8 +51,6 @@ from runtime.errors import (
 )
 
 log = logging.getLogger(__name__)
-
-STRAYS_TIMEOUT_S = 2.0
 
 
 class ContainerService:
@@ -202,6 +200,7 @@ class ContainerService:
                 warnings.append("Published ports are discarded when using host network mode")
             container.links = self._links.resolve(container, self.get)
             spec_gen.check(container.options)
+            user_namespaces.check(container.options, self._settings.user_ids)
             self._bundles.init_program(container)
             rootfs = self._snapshots.prepare(id, image)
             undo.callback(self._snapshots.remove, id)
@@ -315,51 +314,19 @@ class ContainerService:
             try:
                 cgroup.create(spec["linux"]["resources"])
             except AlreadyExists:  # left by a run of it whose end nobody could clean up after
-                await _end_and_delete(cgroup)
+                await end_and_delete(cgroup)
                 cgroup.create(spec["linux"]["resources"])
             # A launcher that is killed leaves the init it was just starting.
-            undo.push_async_callback(_end_and_delete, cgroup)
-            extra_fds: dict[str, int] = {}
-            if member.sandbox:
-                extra_fds["netns"] = member.sandbox.fd
-            cgroup_fd = cgroup.open_fd()
-            if cgroup_fd is not None:
-                extra_fds["cgroup"] = cgroup_fd
+            undo.push_async_callback(end_and_delete, cgroup)
             writer = open_log(container)
             undo.callback(writer.close)
             if container.id in self._kept_exits:  # the next process makes its end known in its stead
                 self._kept_exits.discard(container.id)
                 self._processes.forget((container.id, ""))
 
-            async def launch(fds: Any) -> Any:
-                overlay = {
-                    "type": "overlay",
-                    "lower": rootfs.lower,
-                    "upper": rootfs.upper,
-                    "work": rootfs.work,
-                }
-                join = [] if cgroup_fd is not None else cgroup.join_paths()
-                return await self._processes.link.run(
-                    container.id, self._bundles.directory(container), overlay, join, fds
-                )
-
-            try:
-                live = await self._processes.start(
-                    (container.id, ""),
-                    launch,
-                    terminal=options.tty,
-                    stdin=options.open_stdin,
-                    sink=writer.write,
-                    hub=container.hub,
-                    extra_fds=extra_fds,
-                )
-            finally:
-                if cgroup_fd is not None:
-                    os.close(cgroup_fd)
+            bundle = self._bundles.directory(container)
+            live = await launch(self._processes, container, bundle, rootfs, cgroup, member, writer.write)
             undo.pop_all()
-        if member.sandbox:  # the container's processes hold the namespace from here on
-            member.sandbox.close()
-            member.sandbox = None
         self._logs[container.id] = writer
         container.state = State(
             container.state.status,
@@ -441,8 +408,8 @@ class ContainerService:
 
     async def _clean_up(self, container: Container, cgroup: Cgroup) -> None:
         if container.options.pid_mode:
-            await _end_all(cgroup)
-        _delete(cgroup)
+            await end_all(cgroup)
+        delete(cgroup)
         self._cgroup_parents.release(container)
         sharing.unmount_shm(container)
         container.cleanup = None
@@ -536,7 +503,7 @@ class ContainerService:
         own = {process.key[0]: process for process in known if process.key[1] == ""}
         for process in known:
             if process.key[1] or process.key[0] not in self._containers:
-                self._processes.link.ack(process.key)
+                self._processes.forget(process.key)
         for container in list(self._containers.values()):
             process_known = own.get(container.id)
             if process_known is not None:
@@ -566,7 +533,7 @@ class ContainerService:
         strays = [f"{own}/{name}" for name in names_below(own) - kept]
         for path in [*strays, *(path for path, pid in paths.items() if not pid and not path.startswith(f"{own}/"))]:
             cgroup = open_cgroup(path)
-            await _end_and_delete(cgroup)
+            await end_and_delete(cgroup)
 
     def _restore_lost_directories(self) -> None:
         """After a power cut the store may know a container whose directories never reached the disk."""
@@ -607,7 +574,7 @@ class ContainerService:
         if known.exited and not container.state.has_process and container.state.finished_ns == known.exited.at_ns:
             self._processes.forget(known.key)  # the engine died right after it had taken note
             return
-        fds = await self._processes.link.reopen(known.key)
+        fds = await self._processes.reopen(known.key)
         writer = self._logs[container.id] = open_log(container)
         live = self._processes.adopt(known, fds, container.options.tty, writer.write, container.hub)
         if not container.state.has_process:  # the engine died between the start and its note of it
@@ -661,24 +628,3 @@ class ContainerService:
             **attributes,
         }
         self._events.publish(Event("container", action, container.id, shown))
-
-
-async def _end_all(cgroup: Cgroup) -> None:
-    """Kill whatever is in it, and wait for that to be gone."""
-    cgroup.kill()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(STRAYS_TIMEOUT_S):
-            while cgroup.pids():
-                await asyncio.sleep(0.005)  # the kernel tells nobody when a v1 cgroup empties
-
-
-async def _end_and_delete(cgroup: Cgroup) -> None:
-    await _end_all(cgroup)
-    _delete(cgroup)
-
-
-def _delete(cgroup: Cgroup) -> None:
-    try:
-        cgroup.delete()
-    except (WherryError, OSError) as error:
-        log.warning("the cgroup %s stays for now: %s", cgroup.path, error)

@@ -31,7 +31,7 @@ from runtime.engine.networks import NetworkService
 from runtime.engine.processes import ProcessTable
 from runtime.engine.prune import Pruner
 from runtime.engine.roots import Roots
-from runtime.engine.settings import EngineSettings
+from runtime.engine.settings import DATA_ROOT_MODE, EngineSettings
 from runtime.engine.store import Store
 from runtime.engine.usage import Usage
 from runtime.engine.volumes import Volume, VolumeService, measure
@@ -44,10 +44,14 @@ REAP_DELAY_S = 0.5  # removed snapshots are deleted together, away from the requ
 
 
 class Engine:
-    """Use as `async with`: entering reconciles with what is running, leaving lets it run on."""
+    """Use as `async with`: entering reconciles with what is running, leaving lets it run on.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    `on_owned` is called when the directories are this engine's, and nothing of it is in the kernel yet.
+    """
+
+    def __init__(self, settings: EngineSettings, on_owned: Callable[[], None] = lambda: None) -> None:
         self.settings = settings
+        self._on_owned = on_owned
         self.events = EventBus()
         self.ready = asyncio.Event()  # until then, only questions about the engine itself are answered
         self._exits = ExitStack()
@@ -70,10 +74,11 @@ class Engine:
 
     async def _open(self) -> None:
         settings = self.settings
-        settings.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        settings.data_root.mkdir(mode=DATA_ROOT_MODE, parents=True, exist_ok=True)
         settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         settings.seccomp_cache.mkdir(mode=0o700, exist_ok=True)
         self._exits.callback(os.close, _lock(settings.lock_path))
+        self._on_owned()
         self.store = Store(settings.store_path)
         self._exits.callback(self.store.close)
         self.store.on_late = lambda: self._spawn(self._write_late())

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -125,49 +126,53 @@ class ExecService:
         init = self._containers.process_of(container)
         exec.started = True
         console_size = console_size if any(console_size) else exec.console_size
-        bundle = self._containers.bundle_of(container)
-        process = bundle / f"exec-{exec.id}.json"
         try:
-            process.write_text(json.dumps(self._process(exec, console_size)))
-        except BaseException:  # such as a user nobody knows
-            self._end(exec, START_FAILED_CODE)
-            raise
-        pidfd = os.pidfd_open(init.pid)
-        cgroup = self._containers.cgroup_of(container)
-        cgroup_fd = cgroup.open_fd_beside(init.pid)
-
-        async def launch(fds: Mapping[str, int]) -> Any:
-            join = [] if cgroup_fd is not None else cgroup.join_paths()
-            key = (container.id, exec.id)
-            return await self._processes.link.exec(key, bundle, process, join, fds)
-
-        try:
-            exec.live = await self._processes.start(
-                (container.id, exec.id),
-                launch,
-                terminal=exec.tty,
-                stdin=exec.open_stdin,
-                sink=sink,
-                hub=exec.hub,
-                extra_fds={"container": pidfd} | ({} if cgroup_fd is None else {"cgroup": cgroup_fd}),
-            )
+            exec.live = await self._launch(exec, init, console_size, sink)
         except ProcessFault as fault:
             self._end(exec, faults.exit_code_of(fault, START_FAILED_CODE))
             raise faults.exec_failed(fault) from None
-        except BaseException:
+        except BaseException:  # such as a user nobody knows
             self._end(exec, START_FAILED_CODE)
             raise
-        finally:
-            os.close(pidfd)
-            if cgroup_fd is not None:
-                os.close(cgroup_fd)
-            process.unlink(missing_ok=True)
         exec.pid = exec.live.pid
         self._containers.publish(container, f"exec_start: {' '.join(exec.args)}", execID=exec.id)
         follower = asyncio.ensure_future(self._follow(exec, exec.live))
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
         return exec.live
+
+    async def _launch(self, exec: Exec, init: LiveProcess, console_size: tuple[int, int], sink: Sink) -> LiveProcess:
+        container = exec.container
+        cgroup = self._containers.cgroup_of(container)
+        bundle = self._containers.bundle_of(container)
+        process = bundle / f"exec-{exec.id}.json"
+        with ExitStack() as held:
+            extra_fds: dict[str, int] = {}
+            try:
+                extra_fds["container"] = os.pidfd_open(init.pid)
+                held.callback(os.close, extra_fds["container"])
+                cgroup_fd = cgroup.open_fd_beside(init.pid)
+            except (ProcessLookupError, FileNotFoundError):  # it ends just now
+                raise Conflict(f"container {container.id} is not running") from None
+            if cgroup_fd is not None:
+                extra_fds["cgroup"] = cgroup_fd
+                held.callback(os.close, cgroup_fd)
+            held.callback(process.unlink, missing_ok=True)
+            process.write_text(json.dumps(self._process(exec, console_size)))
+
+            async def launch(fds: Mapping[str, int]) -> Any:
+                join = [] if cgroup_fd is not None else cgroup.join_paths()
+                return await self._processes.link.exec((container.id, exec.id), bundle, process, join, fds)
+
+            return await self._processes.start(
+                (container.id, exec.id),
+                launch,
+                terminal=exec.tty,
+                stdin=exec.open_stdin,
+                sink=sink,
+                hub=exec.hub,
+                extra_fds=extra_fds,
+            )
 
     def _process(self, exec: Exec, console_size: tuple[int, int]) -> dict[str, Any]:
         container = exec.container

@@ -115,6 +115,15 @@ class ImageService:
 
     # --- looking
 
+    def running_on(self, chain_id: str) -> str:
+        """The name of a running container whose image has the layer, "" if there is none."""
+        for image in self._images.all():
+            if chain_id in image.chain_ids:
+                for user in self._containers.users_of_image(image):
+                    if user.state.is_up:
+                        return user.name
+        return ""
+
     def shared_sizes(self) -> dict[str, int]:
         """By image: the bytes of its layers that other images have too."""
         images, sizes = self._images.all(), self._images.layer_sizes()

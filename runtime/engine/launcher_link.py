@@ -67,8 +67,15 @@ Reply = tuple[dict[str, Any], dict[str, int]]
 class LauncherLink:
     """One connection. `on_exit(key, exit)` is called until acknowledged, `on_lost()` when the launcher goes."""
 
-    def __init__(self, run_dir: Path, on_exit: Callable[[Key, Exit], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        on_exit: Callable[[Key, Exit], None],
+        on_lost: Callable[[], None],
+        socket_name: str = protocol.SOCKET_NAME,
+    ) -> None:
         self._run_dir = run_dir
+        self._path = str(run_dir / socket_name)
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._socket: socket.socket | None = None
@@ -79,16 +86,35 @@ class LauncherLink:
 
     async def connect(self) -> None:
         """Connect to the running launcher, or start one; raises Unavailable or SystemFault."""
-        path = str(self._run_dir / protocol.SOCKET_NAME)
         try:
-            self._socket = _connect(path)
+            connection = _connect(self._path)
         except (FileNotFoundError, ConnectionRefusedError):
-            self._socket = await self._start(path)
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+            connection = await self._start()
+        reply = await self._greet(connection)
+        if reply["version"] != protocol.VERSION:
+            self.close()
+            raise SystemFault(
+                f"the launcher with pid {self.pid} on {self._path} is of version {reply['version']}, and this engine "
+                f"needs {protocol.VERSION}: end its containers and it, and start the engine again"
+            )
+
+    async def connect_earlier(self) -> bool:
+        """Connect to a launcher of an earlier version, for what it has; False if none answers there."""
+        try:
+            connection = _connect(self._path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        await self._greet(connection)
+        return True
+
+    async def _greet(self, connection: socket.socket) -> dict[str, Any]:
+        self._socket = connection
+        asyncio.get_running_loop().add_reader(connection, self._readable)
         reply, _ = await self._ask({"op": "hello", "version": protocol.VERSION})
         self.pid = reply["pid"]
+        return reply
 
-    async def _start(self, path: str) -> socket.socket:
+    async def _start(self) -> socket.socket:
         """Start a launcher; another that is just coming up serves as well."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "runtime", "launcher", "--run-dir", str(self._run_dir), "--daemon"),
@@ -99,7 +125,7 @@ class LauncherLink:
         _, errors = await process.communicate()
         for _ in range(CONNECT_TRIES):
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                return _connect(path)
+                return _connect(self._path)
             if not process.returncode:
                 break
             await asyncio.sleep(CONNECT_PAUSE_S)

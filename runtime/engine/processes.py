@@ -18,6 +18,8 @@ from pathlib import Path
 
 from runtime.engine.launcher_link import Exit, Key, Known, LauncherLink, Started
 from runtime.engine.stdio import STDERR, STDOUT, OutputHub, Sink, Stdio
+from runtime.errors import ProcessFault, Unavailable
+from runtime.launcher.protocol import SOCKET_NAME, SOCKET_PATTERN
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +106,69 @@ class ProcessTable:
         self._ended_before: dict[Key, Exit] | None = {}  # exits told before `settled`
         self._closing = False
         self._reconnecting: asyncio.Task[None] | None = None
+        self._run_dir = run_dir
         self.link = LauncherLink(run_dir, self._exited, self._lost)
+        # Launchers of earlier versions start nothing any more, and stay until the last of theirs has ended.
+        self._earlier: set[LauncherLink] = set()
+        self._homes: dict[Key, LauncherLink] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> list[Known]:
-        """Connect to the launcher and return what it has."""
+        """Connect to the launcher, and to those of earlier versions; return what they have."""
         await self.link.connect()
-        return await self.link.processes()
+        known = await self.link.processes()
+        for path in sorted(self._run_dir.glob(SOCKET_PATTERN)):
+            if path.name != SOCKET_NAME:
+                known += await self._connect_earlier(path.name)
+        return known
+
+    async def _connect_earlier(self, socket_name: str) -> list[Known]:
+        link = LauncherLink(self._run_dir, self._exited, lambda: self._lost_earlier(link), socket_name)
+        if not await link.connect_earlier():
+            return []
+        self._earlier.add(link)
+        known = await link.processes()
+        self._homes |= {process.key: link for process in known}
+        log.info("launcher %s is of an earlier version, and keeps its %s processes", link.pid, len(known))
+        self._retire_soon(link)
+        return known
+
+    def _home(self, key: Key) -> LauncherLink:
+        return self._homes.get(key, self.link)
+
+    async def reopen(self, key: Key) -> dict[str, int]:
+        """As `LauncherLink.reopen`, of the launcher that has it."""
+        return await self._home(key).reopen(key)
 
     def forget(self, key: Key) -> None:
         """The end of a container's own process is on record; until then the launcher tells it to every engine."""
-        self.link.ack(key)
+        home = self._home(key)
+        home.ack(key)
+        if home is not self.link:
+            self._retire_soon(home)
+
+    def _retire_soon(self, link: LauncherLink) -> None:
+        task = asyncio.ensure_future(self._retire(link))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, link: LauncherLink) -> None:
+        """End a launcher of an earlier version that has nothing left."""
+        with contextlib.suppress(Unavailable, ProcessFault):
+            if not await link.processes():
+                await link.shutdown()
+
+    def _lost_earlier(self, link: LauncherLink) -> None:
+        self._earlier.discard(link)
+        for key, live in list(self._live.items()):
+            if self._homes.get(key) is link:
+                self._watch(live)
+        self._homes = {key: home for key, home in self._homes.items() if home is not link}
+
+    def _watch(self, live: LiveProcess) -> None:
+        """Nobody will tell its end."""
+        live.ended.add_done_callback(lambda _: self._live.pop(live.key, None))
+        live.watch()
 
     def get(self, key: Key) -> LiveProcess | None:
         return self._live.get(key)
@@ -171,7 +226,7 @@ class ProcessTable:
     def settled(self) -> None:
         """Every process worth keeping has been adopted; exits of others are forgotten from here on."""
         for key in self._ended_before or {}:
-            self.link.ack(key)
+            self.forget(key)
         self._ended_before = None
 
     def adopt_orphan(self, key: Key, pid: int, start_time: int, sink: Sink, hub: OutputHub) -> LiveProcess | None:
@@ -189,7 +244,7 @@ class ProcessTable:
         return live
 
     def _dropper(self, key: Key) -> Callable[[], None]:
-        return lambda: self.link.drop(key, ["keep.stdin"])
+        return lambda: self._home(key).drop(key, ["keep.stdin"])
 
     def _exited(self, key: Key, exit: Exit) -> None:
         if key in self._starting:
@@ -199,13 +254,13 @@ class ProcessTable:
         elif self._ended_before is not None:
             self._ended_before[key] = exit
         else:
-            self.link.ack(key)
+            self.forget(key)
 
     def _finish(self, live: LiveProcess, exit: Exit) -> None:
         def done(_: asyncio.Future[Exit]) -> None:
             self._live.pop(live.key, None)
             if live.key[1]:
-                self.link.ack(live.key)
+                self.forget(live.key)
 
         if not live.ended.done():
             live.ended.add_done_callback(done)
@@ -217,28 +272,35 @@ class ProcessTable:
             self._reconnecting = asyncio.ensure_future(self._reconnect())
 
     async def _reconnect(self) -> None:
-        known = {process.key: process for process in await self.connect()}
+        await self.link.connect()
+        known = {process.key: process for process in await self.link.processes()}
         for key, live in list(self._live.items()):
             process = known.get(key)
+            if key in self._homes:
+                continue
             if process is None or process.pid != live.pid:
-                live.ended.add_done_callback(lambda _, key=key: self._live.pop(key, None))  # type: ignore[misc]
-                live.watch()
+                self._watch(live)
             elif process.exited:
                 self._finish(live, process.exited)
 
     async def shutdown(self) -> None:
-        """End the launcher, which must have no live process left."""
-        for process in await self.link.processes():
-            self.link.ack(process.key)
+        """End the launchers, which must have no live process left."""
         self._closing = True
-        await self.link.shutdown()
+        for link in (*self._earlier, self.link):
+            with contextlib.suppress(*(() if link is self.link else (Unavailable,))):  # one that had nothing left
+                for process in await link.processes():
+                    link.ack(process.key)
+                await link.shutdown()
 
     def close(self) -> None:
         """Let go of everything; processes run on."""
         self._closing = True
         if self._reconnecting:
             self._reconnecting.cancel()
-        self.link.close()
+        for task in self._retiring:
+            task.cancel()
+        for link in (*self._earlier, self.link):
+            link.close()
         for live in self._live.values():
             live.release()
 

@@ -13,8 +13,10 @@ import posixpath
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TypeVar, cast
 
+from runtime.container.ids import Ids
 from runtime.container.op import Init
 from runtime.container.ops_mount import MountOverlayRoot
 from runtime.container.plan import mount_op
@@ -27,8 +29,10 @@ from runtime.engine.processes import start_time_of
 from runtime.engine.spec_gen import HostMount
 from runtime.engine.threads import to_the_end
 from runtime.linux import mounts, namespaces
+from runtime.linux.user_namespaces import IdRange, act_on_files_as
 
 Result = TypeVar("Result")
+Work = Callable[[int, Ids | None], Result]
 
 
 class Roots:
@@ -36,10 +40,11 @@ class Roots:
         self._containers = containers
         self._snapshots = snapshots
 
-    async def visit(self, container: Container, work: Callable[[int], Result]) -> Result:
+    async def visit(self, container: Container, work: Work[Result]) -> Result:
         """Run `work` in a thread, given a descriptor of the root directory; raises what it raises.
 
-        A stopped container cannot be started or removed meanwhile.
+        It is also given the maps of the container's user namespace, if files there have the host's ids: not in a
+        stopped one. A stopped container cannot be started or removed meanwhile.
         """
         root_fd = self._running_root(container)
         if root_fd is None:
@@ -48,7 +53,14 @@ class Roots:
                 if root_fd is None:
                     return await self._visit_stopped(container, work)
         try:
-            return await to_the_end(asyncio.ensure_future(asyncio.to_thread(work, root_fd)))
+            if (ids := _ids_of(container)) is None:
+                return await to_the_end(asyncio.ensure_future(asyncio.to_thread(work, root_fd, None)))
+            own_thread = ThreadPoolExecutor(1)  # whose identity need not be given back
+            try:
+                loop = asyncio.get_running_loop()
+                return await to_the_end(loop.run_in_executor(own_thread, _as_its_root, root_fd, ids, work))
+            finally:
+                own_thread.shutdown(wait=False)
         finally:
             os.close(root_fd)
 
@@ -65,7 +77,7 @@ class Roots:
             return None
         return root_fd
 
-    async def _visit_stopped(self, container: Container, work: Callable[[int], Result]) -> Result:
+    async def _visit_stopped(self, container: Container, work: Work[Result]) -> Result:
         rootfs = self._snapshots.describe(container.id, self._containers.image_of(container))
         target = str(container.directory / "rootfs")
         own_thread = ThreadPoolExecutor(1)  # which ends, and its namespace with it
@@ -79,9 +91,30 @@ class Roots:
             own_thread.shutdown(wait=False)
 
 
-def _in_own_namespace(
-    rootfs: OverlayRootfs, target: str, host_mounts: list[HostMount], work: Callable[[int], Result]
-) -> Result:
+def _ids_of(container: Container) -> Ids | None:
+    """The maps of a running container's user namespace, None if that is the host's.
+
+    Read from the kernel: an engine before this one may have started it with other options.
+    """
+    process = f"/proc/{container.state.pid}"
+    try:
+        if os.readlink(f"{process}/ns/user") == os.readlink("/proc/self/ns/user"):
+            return None
+        return Ids(*(_ranges(Path(process, name).read_text()) for name in ("uid_map", "gid_map")))
+    except OSError:  # it has just ended
+        return None
+
+
+def _ranges(text: str) -> tuple[IdRange, ...]:
+    return tuple(IdRange(*map(int, line.split())) for line in text.splitlines())
+
+
+def _as_its_root(root_fd: int, ids: Ids, work: Work[Result]) -> Result:
+    act_on_files_as(ids.uid_on_host(0), ids.gid_on_host(0))
+    return work(root_fd, ids)
+
+
+def _in_own_namespace(rootfs: OverlayRootfs, target: str, host_mounts: list[HostMount], work: Work[Result]) -> Result:
     namespaces.unshare(namespaces.CLONE_NEWNS)  # of this thread alone
     mounts.mount("none", "/", None, mounts.MS_REC | mounts.MS_SLAVE)
     with ExitStack() as opened:
@@ -104,7 +137,7 @@ def _in_own_namespace(
                 target,
             )
             op.apply(state)
-        return work(root_fd)
+        return work(root_fd, None)
 
 
 def split(path: str) -> tuple[str, str]:

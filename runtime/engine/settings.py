@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from runtime.container.ids import Ids
 from runtime.registry.hosts import RegistrySettings
+
+DATA_ROOT_MODE = 0o710  # as dockerd's: the host's users have no way to what containers' roots make setuid
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class EngineSettings:
     embedded_images: Path | None = None
     host_gateway_ip: str = ""  # the computer of whoever uses this engine; empty: a network's gateway
     registries: RegistrySettings = field(default_factory=RegistrySettings)
+    user_ids: Ids | None = None  # those of containers' user namespaces; None: the host's own
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
     @cached_property

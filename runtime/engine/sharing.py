@@ -66,6 +66,7 @@ def shared(container: Container, find: Find) -> Iterator[Shared]:
                     f"container {other.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
                 )
             namespaces[kind] = _open_namespace(other, kind, open_fds)
+            namespaces["user"] = _open_namespace(other, "user", open_fds)  # if it is not the host's
         yield Shared(namespaces, shm_source(container, find))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime.container.ids import Ids, documents
 from runtime.content.users import ResolvedUser
 from runtime.engine import cdi, devices
 from runtime.engine.options import Options
@@ -26,12 +27,16 @@ INIT_PATH = "/sbin/docker-init"  # where Docker puts it; programs look for it th
 
 @dataclass(frozen=True)
 class HostMount:
-    """A mount with everything about it decided: its source exists, its options are those of config.json."""
+    """A mount with everything about it decided: its source exists, its options are those of config.json.
+
+    `stored`: the engine keeps what is bound, with the owners containers see, whatever user namespace they have.
+    """
 
     source: str
     target: str
     options: tuple[str, ...] = ("rbind", "rprivate")
     type: str = "bind"
+    stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Place:
     joined_namespaces: Mapping[str, str] = field(default_factory=dict)  # kind → path of another container's
     shm_source: str = ""  # a directory that is /dev/shm for several containers
     cdi_spec_dirs: Sequence[Path] = ()
+    user_ids: Ids | None = None  # of a user namespace
 
 
 def check(options: Options) -> None:
@@ -101,6 +107,9 @@ def generate(options: Options, place: Place) -> dict[str, Any]:
         "sysctl": _sysctls(options, place.host_network),
         "rootfsPropagation": _root_propagation(place),
     }
+    if place.user_ids:
+        linux["uidMappings"] = documents(place.user_ids.uids)
+        linux["gidMappings"] = documents(place.user_ids.gids)
     if seccomp := _seccomp(options, bounding):
         linux["seccomp"] = seccomp
     spec: dict[str, Any] = {
@@ -186,6 +195,7 @@ def _namespaces(options: Options, place: Place) -> list[dict[str, str]]:
         "ipc": options.ipc_mode != "host",
         "network": not place.host_network,
         "cgroup": options.cgroupns_mode != "host",
+        "user": place.user_ids is not None,
     }
     listed = [{"type": kind} for kind, wanted in unshared.items() if wanted]
     for namespace in listed:
@@ -237,13 +247,15 @@ def _mounts(options: Options, place: Place) -> list[dict[str, Any]]:
     rw_cgroups = options.privileged if options.writable_cgroups is None else options.writable_cgroups
     for mount in mounts:
         if place.shm_source and mount["destination"] == "/dev/shm":
-            mount.update(type="bind", source=place.shm_source, options=["rbind", "rprivate"])
+            shifted = ["idmap"] if place.user_ids and options.ipc_mode != "host" else []
+            mount.update(type="bind", source=place.shm_source, options=["rbind", "rprivate", *shifted])
         if (options.privileged and mount["destination"] == "/sys") or (
             rw_cgroups and mount["destination"] == "/sys/fs/cgroup"
         ):
             mount["options"] = [option for option in mount["options"] if option != "ro"] + ["rw"]
     for own in place.mounts:
-        mounts.append(_mount(own.type, own.source, own.target, list(own.options)))
+        shifted = ["idmap"] if own.stored and place.user_ids else []
+        mounts.append(_mount(own.type, own.source, own.target, [*own.options, *shifted]))
     if place.init_program:
         mounts.append(_mount("bind", place.init_program, INIT_PATH, ["bind", "ro"]))
     return mounts

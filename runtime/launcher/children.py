@@ -11,12 +11,14 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from runtime.container import report
-from runtime.container.spawn import Child
+from runtime.container.op import Refused
+from runtime.container.spawn import Child, start_time
 from runtime.launcher import protocol
 from runtime.launcher.fdstore import FdStore, Key
 from runtime.launcher.loop import Loop
@@ -30,8 +32,15 @@ class StartFailure(NamedTuple):
     message: str
 
 
+class Again(NamedTuple):
+    """How to start a process in another way, and the descriptors kept for that."""
+
+    start: Callable[[], Child]
+    fds: list[int]
+
+
 class Process:
-    """One child. `pidfd` is -1 once it has exited."""
+    """One child. `pidfd` is -1 before it is known, and once it has exited."""
 
     def __init__(self, key: Key, bundle: str, child: Child) -> None:
         self.key = key
@@ -43,7 +52,13 @@ class Process:
         self.state: State = "starting"
         self.ready = False
         self.failure: StartFailure | None = None
+        self.again: Again | None = None
         self.exited: protocol.ExitRecord | None = None
+
+    def forget_again(self) -> None:
+        if self.again:
+            protocol.close_all(self.again.fds)
+            self.again = None
 
     def record(self) -> protocol.ProcessRecord:
         return {
@@ -78,11 +93,25 @@ class Children:
     def add(self, key: Key, bundle: str, child: Child) -> Process:
         """Watch a child just cloned."""
         process = Process(key, bundle, child)
-        process.report.setblocking(False)
         self._processes[key] = process
-        self._loop.add(process.report.fileno(), lambda: self._hear(process))
-        self._loop.add(process.pidfd, lambda: self._reap(process))
+        self._listen(process)
+        self._watch(process)
         return process
+
+    def expect(self, key: Key, bundle: str, news: socket.socket, again: Again) -> Process:
+        """Watch a child that another process is to make; `again` makes it if that declines."""
+        process = Process(key, bundle, Child(0, -1, 0, news))
+        process.again = again
+        self._processes[key] = process
+        self._listen(process)
+        return process
+
+    def _listen(self, process: Process) -> None:
+        process.report.setblocking(False)
+        self._loop.add(process.report.fileno(), lambda: self._hear(process))
+
+    def _watch(self, process: Process) -> None:
+        self._loop.add(process.pidfd, lambda: self._reap(process))
 
     def get(self, key: Key) -> Process | None:
         return self._processes.get(key)
@@ -108,12 +137,19 @@ class Children:
     def abandon_starts(self) -> None:
         """End the children that have not got to their program: whoever asked for them will never be answered."""
         for process in [process for process in self if process.state == "starting"]:
-            self._close_report(process)
             process.state = "failed"
+            process.forget_again()
             self._remove(process)
             self._abandoned.add(process)
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+            if process.pidfd >= 0:
+                self._close_report(process)
+                self._kill(process)
+            # else it may yet come: `_hear` kills it then
+
+    @staticmethod
+    def _kill(process: Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
 
     def _remove(self, process: Process) -> None:
         del self._processes[process.key]
@@ -134,14 +170,65 @@ class Children:
                 self._store.put(process.key, {"console": news.fd})
             elif news.kind == "ready":
                 process.ready = True
+            elif news.kind == "spawned" and news.fd is not None:
+                self._came(process, news.body["pid"], news.fd)
+                return
+            elif news.kind == "declined" and process.again:
+                self._make(process, process.again.start)
+                return
             elif news.kind == "failed":
                 process.failure = StartFailure(**{name: news.body[name] for name in StartFailure._fields})
         self._close_report(process)
         if process.ready and process.failure is None:
-            process.state = "running"
-            self._on_started(process)
-        else:
+            self._run(process)
+        elif process.pidfd >= 0:
             process.state = "failed"
+        else:
+            self._fail(process)
+
+    def _run(self, process: Process) -> None:
+        process.state = "running"
+        process.forget_again()
+        self._on_started(process)
+
+    def _came(self, process: Process, pid: int, pidfd: int) -> None:
+        self._close_report(process)
+        process.pid, process.pidfd = pid, pidfd
+        self._watch(process)
+        if process.state == "failed":
+            self._kill(process)
+        else:
+            process.start_time = start_time(pid)
+            self._run(process)
+
+    def _make(self, process: Process, start: Callable[[], Child]) -> None:
+        self._close_report(process)
+        try:
+            child = start()
+        except Refused as refusal:
+            process.failure = StartFailure("launcher", refusal.errno, str(refusal))
+        except OSError as error:
+            process.failure = StartFailure("launcher", error.errno or 0, f"the launcher failed: {error}")
+        else:
+            process.pid, process.pidfd, process.start_time, process.report = child
+            self._listen(process)
+            self._watch(process)
+        finally:
+            process.forget_again()
+        if process.failure is not None:
+            self._fail(process)
+
+    def _fail(self, process: Process) -> None:
+        """It is gone, or has never been."""
+        if process in self._abandoned:
+            self._abandoned.discard(process)
+            return
+        if process.failure is None:
+            process.failure = self._never_came(process)
+        process.state = "failed"
+        process.forget_again()
+        self._remove(process)
+        self._on_failed(process)
 
     def _close_report(self, process: Process) -> None:
         self._loop.remove(process.report.fileno())
@@ -156,15 +243,11 @@ class Children:
         self._loop.remove(process.pidfd)
         os.close(process.pidfd)
         process.pidfd = -1
-        if process in self._abandoned:
-            self._abandoned.discard(process)
-            return
         killed = result.si_code != os.CLD_EXITED
         if process.state == "failed":
             if process.failure is None:
                 process.failure = _died(result.si_status if killed else None)
-            self._remove(process)
-            self._on_failed(process)
+            self._fail(process)
             return
         process.state = "exited"
         process.exited = {
@@ -173,6 +256,13 @@ class Children:
             "at_ns": time.time_ns(),
         }
         self._on_exited(process)
+
+    def _never_came(self, process: Process) -> StartFailure:
+        """What was to make it has died."""
+        container = self._processes.get((process.key[0], ""))
+        if container is None or container.state != "running":
+            return StartFailure("launcher", errno.ESRCH, f"container {process.key[0]} is not running")
+        return StartFailure("launcher", errno.ECHILD, "the process that was to start it was killed: try again")
 
 
 def _died(number: int | None) -> StartFailure:

@@ -92,10 +92,23 @@ class LauncherClient:
         bundle: Path | None = None,
     ) -> Started:
         """Start another process in a container; raises ProcessFault."""
+        return self.started(self.ask_exec(id, exec_id, process, join=join, fds=fds, bundle=bundle))
+
+    def ask_exec(
+        self,
+        id: str,
+        exec_id: str,
+        process: Path,
+        *,
+        join: Sequence[str] = (),
+        fds: Mapping[str, int] | None = None,
+        bundle: Path | None = None,
+    ) -> int:
+        """Ask for one without waiting: returns what `started` takes."""
         message = {"op": "exec", "id": id, "exec_id": exec_id, "process": str(process), "join": list(join)}
         if bundle is not None:
             message["bundle"] = str(bundle)
-        return self.started(self._send(message, fds))
+        return self._send(message, fds)
 
     def list(self) -> list[protocol.ProcessRecord]:
         seq = self._send({"op": "list"})

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from runtime.container import interpreter
 from runtime.container.facts import read_host_facts
 from runtime.container.spawn import forget_ignored_signals
+from runtime.launcher.execs import ExecServer
 from runtime.launcher.loop import Loop
 from runtime.launcher.pool import ReadyInits
 from runtime.launcher.protocol import LOCK_NAME, LOG_NAME, SOCKET_NAME, STAGE_NAME
@@ -24,7 +25,7 @@ Start containers for the engine, and keep what a restarted engine needs to find 
 by itself; by hand it is of use only with an engine on the same DIR.
 
 options:
-  --run-dir DIR  where launcher.sock, launcher.lock and (with --daemon) launcher.log are; made if it is missing
+  --run-dir DIR  where its socket, its lock and (with --daemon) launcher.log are; made if it is missing
   --daemon       go into the background; exit with 0 once the socket answers
   --cold         prepare nothing ahead
   -h, --help     show this
@@ -147,7 +148,10 @@ def _loop(listener: socket.socket, stage: str | None) -> None:
     set_name("wherry-launcher")
     loop = Loop()
     _stop_on_signal(loop)
-    Server(loop, listener, facts, None if stage is None else ReadyInits(loop, facts, stage))
+    if stage is None:
+        Server(loop, listener, facts, None, None)
+    else:
+        Server(loop, listener, facts, ReadyInits(loop, facts, stage), ExecServer(loop, facts))
     # Everything here so far stays for good: no collection may touch (and copy) those pages in a child.
     gc.collect()
     gc.freeze()

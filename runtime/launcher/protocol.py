@@ -29,8 +29,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 VERSION = 1
-SOCKET_NAME = "launcher.sock"
-LOCK_NAME = "launcher.lock"
+"""To be raised when an engine and a launcher of different ages would misunderstand each other about a start.
+
+Each version has a socket of its own, so that a new engine finds no older launcher where it starts its own; the older
+one keeps its containers, and hello, list, reopen, ack, drop, shutdown and exits are for all versions as they are here.
+"""
+
+SOCKET_NAME = f"launcher-{VERSION}.sock"
+SOCKET_PATTERN = "launcher*.sock"
+"""Those of all versions."""
+
+LOCK_NAME = f"launcher-{VERSION}.lock"
 LOG_NAME = "launcher.log"
 STAGE_NAME = "stage"
 

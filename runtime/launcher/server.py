@@ -12,8 +12,9 @@ from runtime.container.plan import Launch, Stdio
 from runtime.container.spawn import Child
 from runtime.container.start import read_config, start_container, start_exec
 from runtime.launcher import protocol
-from runtime.launcher.children import Children, Process
+from runtime.launcher.children import Again, Children, Process
 from runtime.launcher.connection import Connection
+from runtime.launcher.execs import ExecServer
 from runtime.launcher.fdstore import FdStore, Key
 from runtime.launcher.loop import Loop
 from runtime.launcher.pool import PAUSE_AFTER_START_S, PAUSE_S, ReadyInits
@@ -26,6 +27,11 @@ NO_ROOM = (
     "too many open files: the launcher has as many open as it may: end some containers, or raise the limit it is "
     "started with (LimitNOFILE= of the engine's unit, ulimit -n)"
 )
+_NO_PROCESS = (
+    "no process can be made (resource temporarily unavailable): there are as many as a limit allows: end some, or "
+    "raise it (--pids-limit of the container, TasksMax= of the engine's unit, pids.max of a cgroup, kernel.pid_max)"
+)
+_SENTENCES = {errno.EMFILE: NO_ROOM, errno.EAGAIN: _NO_PROCESS}
 
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 
@@ -33,11 +39,19 @@ _MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 class Server:
     """The launcher on `listener`: at most one engine at a time, a new one in place of the old."""
 
-    def __init__(self, loop: Loop, listener: socket.socket, facts: HostFacts, ready: ReadyInits | None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        facts: HostFacts,
+        ready: ReadyInits | None,
+        execs: ExecServer | None,
+    ) -> None:
         self._loop = loop
         self._listener = listener
         self._facts = facts
         self._ready = ready
+        self._execs = execs
         self._store = FdStore()
         self._children = Children(loop, self._store, self._started, self._failed, self._exited)
         self._connection: Connection | None = None
@@ -84,7 +98,7 @@ class Server:
         except Refused as refusal:
             self._refuse(message.get("seq"), "launcher", refusal.errno, str(refusal))
         except OSError as error:
-            sentence = NO_ROOM if error.errno == errno.EMFILE else f"the launcher failed: {error}"
+            sentence = _SENTENCES.get(error.errno or 0, f"the launcher failed: {error}")
             self._refuse(message.get("seq"), "launcher", error.errno or 0, sentence)
         except _MALFORMED as error:
             self._refuse(message.get("seq"), "launcher", errno.EINVAL, f"malformed request: {error!r}")
@@ -129,6 +143,26 @@ class Server:
 
     def _exec(self, message: Message, fds: dict[str, int]) -> None:
         key = (message["id"], message["exec_id"])
+        launch, container = self._in_container(message, fds)
+        process: str = message["process"]
+
+        def fork(fds: dict[str, int]) -> Child:
+            launch, container = self._in_container(message, fds)
+            cgroup = fds.get("cgroup")
+            return start_exec(process, launch, container, self._facts, filter_dir=launch.bundle, cgroup_fd=cgroup)
+
+        # A terminal needs a process of its own, and only that can be born in a cgroup.
+        served = self._execs and "stdout" in fds and "cgroup" not in fds and self._children.get(key) is None
+        news = self._execs.ask(process, launch, container) if self._execs and served else None
+        if news is None:
+            self._start(key, message, fds, launch.bundle, lambda: fork(fds))
+            return
+        kept = {name: fds.pop(name) for name in list(fds) if not name.startswith(KEEP_PREFIX)}
+        self._children.expect(key, launch.bundle, news, Again(lambda: fork(kept), list(kept.values())))
+        self._take(key, message, fds)
+
+    def _in_container(self, message: Message, fds: Mapping[str, int]) -> tuple[Launch, int]:
+        """What to start, and a pidfd of its container's init."""
         target = self._children.get((message["id"], ""))
         if target is not None and target.state == "running":
             bundle, container = target.bundle, target.pidfd
@@ -136,30 +170,19 @@ class Server:
             bundle, container = message["bundle"], fds["container"]
         else:
             raise Refused(errno.ESRCH, f"container {message['id']} is not running")
-        launch = Launch(id=message["id"], bundle=bundle, stdio=_stdio(fds), join=message["join"])
-
-        def start() -> Child:
-            return start_exec(
-                message["process"],
-                launch,
-                container,
-                self._facts,
-                filter_dir=bundle,
-                cgroup_fd=fds.get("cgroup"),
-            )
-
-        self._start(key, message, fds, bundle, start)
+        return Launch(id=message["id"], bundle=bundle, stdio=_stdio(fds), join=message["join"]), container
 
     def _start(self, key: Key, message: Message, fds: dict[str, int], bundle: str, start: Callable[[], Child]) -> None:
         if self._children.get(key) is not None:
             raise Refused(errno.EEXIST, f"process {key[1] or key[0]} has been started already")
-        seq = message["seq"]
-        child = start()
-        self._children.add(key, bundle, child)
+        self._children.add(key, bundle, start())
+        self._take(key, message, fds)
+
+    def _take(self, key: Key, message: Message, fds: dict[str, int]) -> None:
         kept = {name: fds.pop(name) for name in list(fds) if name.startswith(KEEP_PREFIX)}
         self._store.put(key, kept)
         if self._connection is not None:
-            self._asked[key] = (self._connection, seq)
+            self._asked[key] = (self._connection, message["seq"])
 
     def _list(self, message: Message, fds: dict[str, int]) -> None:
         records = [process.record() for process in self._children.listed()]
@@ -194,6 +217,8 @@ class Server:
             raise Refused(errno.EBUSY, "the launcher has running containers: stop them first")
         if self._ready:
             self._ready.close()
+        if self._execs:
+            self._execs.end()
         self._reply(message["seq"], {})
         self._loop.stop()
 
@@ -204,8 +229,17 @@ class Server:
         self._refill(PAUSE_AFTER_START_S)
 
     def _refill(self, pause_s: float) -> None:
-        if self._ready and not self._asked:
+        if self._asked:
+            return
+        if self._execs and self._execs.is_missing():
+            self._loop.call_when_idle(pause_s, self._make_exec_server)
+        elif self._ready:
             self._ready.refill(pause_s)
+
+    def _make_exec_server(self) -> None:
+        if self._execs:
+            self._execs.make()
+        self._refill(PAUSE_S)
 
     def _answer_start(self, process: Process) -> None:
         asked = self._asked.pop(process.key, None)
@@ -225,6 +259,8 @@ class Server:
         self._refill(PAUSE_S)
 
     def _exited(self, process: Process) -> None:
+        if self._execs and not process.key[1]:
+            self._execs.container_ended(process.key[0])
         if self._connection is not None:
             self._send_exit(process)
 

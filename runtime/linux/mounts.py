@@ -32,6 +32,7 @@ MOUNT_ATTR_RELATIME = 0x00000000
 MOUNT_ATTR_NOATIME = 0x00000010
 MOUNT_ATTR_STRICTATIME = 0x00000020
 MOUNT_ATTR_NODIRATIME = 0x00000080
+MOUNT_ATTR_IDMAP = 0x00100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 
 MS_RDONLY = 1
@@ -155,6 +156,12 @@ def mount_setattr(fd: int, *, set_: int = 0, clear: int = 0, propagation: int = 
     attributes = _MountAttr(set_, clear, propagation, 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscall(syscalls.MOUNT_SETATTR, fd, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
+
+
+def shift_owners(fd: int, user_namespace_fd: int) -> None:
+    """Show owners on the detached mount `fd` as the user namespace has them; EINVAL for most network file systems."""
+    attributes = _MountAttr(MOUNT_ATTR_IDMAP, 0, 0, user_namespace_fd)
+    syscall(syscalls.MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH, ctypes.byref(attributes), ctypes.sizeof(attributes))
 
 
 def mount(source: str, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:

@@ -5,6 +5,8 @@ import os
 
 from runtime.linux.libc import os_error
 
+CLONE_FS = 0x00000200
+CLONE_FILES = 0x00000400
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -18,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): move the calling process into new namespaces of the kinds in `flags`."""
+    """unshare(2): give the calling thread namespaces, or with CLONE_FS and CLONE_FILES the like, of its own."""
     if _libc.unshare(ctypes.c_int(flags)) < 0:
         raise os_error()
 

@@ -4,10 +4,12 @@ Waiting and signalling by pidfd need nothing from here: `os.waitid(os.P_PIDFD, â
 `signal.pidfd_send_signal` are in the standard library.
 """
 
+import array
 import ctypes
 import errno
 import os
 import signal
+from collections.abc import Sequence
 
 from runtime.linux import syscalls
 from runtime.linux.libc import os_error, syscall
@@ -121,6 +123,17 @@ def setdomainname(name: str) -> None:
     encoded = os.fsencode(name)
     if _libc.setdomainname(encoded, ctypes.c_size_t(len(encoded))) < 0:
         raise os_error(name)
+
+
+def become_user(uid: int, gid: int, additional_gids: Sequence[int]) -> None:
+    """setgroups(2), setresgid(2) and setresuid(2) of the calling thread alone.
+
+    The C library's functions of these names have every thread of the process follow (nptl(7)).
+    """
+    groups = array.array("I", additional_gids)
+    syscall(syscalls.SETGROUPS, len(groups), groups.tobytes())
+    syscall(syscalls.SETRESGID, gid, gid, gid)
+    syscall(syscalls.SETRESUID, uid, uid, uid)
 
 
 def default_signal(number: int) -> None:

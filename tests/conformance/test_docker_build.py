@@ -162,6 +162,12 @@ def test_a_failing_step_is_shown_in_the_dockerfile(build: Build) -> None:
     assert "3 | >>> RUN false" in out
 
 
+def test_a_mistake_of_the_language_is_shown_too(build: Build) -> None:
+    errors = build("FROM busybox\n\nFORM x\nRUN true\n", code=1).stderr.decode()
+    assert "dockerfile parse error on line 3: unknown instruction: FORM (did you mean FROM?)\nDockerfile:3\n" in errors
+    assert "   1 |     FROM busybox\n   2 |     \n   3 | >>> FORM x\n   4 |     RUN true\n" in errors
+
+
 def test_what_is_pruned(engine: RunningEngine, build: Build) -> None:
     build("FROM busybox\nRUN head -c 4096 /dev/zero > /zeros\n", "-t", "pruned")
     usage = engine.get("/system/df")["BuildCache"]

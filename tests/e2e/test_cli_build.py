@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.conftest import Wherry
+from tests.fakes.registries import docker_registry
 
 
 def test_an_image_from_a_directory(wherry: Wherry, tmp_path: Path) -> None:
@@ -70,6 +71,13 @@ def test_a_dockerfile_is_checked(wherry: Wherry) -> None:
     found = wherry("build", "--check", "-", stdin=b"FROM busybox as made\nMAINTAINER me\n")
     assert found.returncode == 1
     assert "FromAsCasing" in found.stdout and "MaintainerDeprecated" in found.stdout
+    known = wherry("build", "-t", "sets-a-variable", "-", stdin=b"FROM busybox\nENV KNOWN=1\n")
+    assert known.returncode == 0, known.stderr
+    text = b"FROM sets-a-variable\nLABEL a=$KNOWN b=$UNKNOWN\nFROM not-here\nLABEL a=$ANYTHING\n"
+    found = wherry("build", "--check", "-", stdin=text)
+    assert found.stdout.count("UndefinedVar") == 1 and "'$UNKNOWN'" in found.stdout, found.stdout
+    wrong = wherry("build", "--check", "-", stdin=b"FROM busybox\nFORM x\n")
+    assert "   2 | >>> FORM x" in wrong.stderr
     clean = wherry("build", "--check", "-", stdin=b"FROM busybox\nRUN true\n")
     assert (clean.returncode, clean.stdout) == (0, "Check complete, no warnings found.\n")
 
@@ -205,3 +213,45 @@ def test_options_that_are_refused(wherry: Wherry, tmp_path: Path) -> None:
     }.items():
         refused = wherry("build", *options, "-", stdin=b"FROM busybox\n")
         assert refused.returncode != 0 and expected in refused.stderr, (options, refused.stderr)
+
+
+def test_the_cache_travels(wherry: Wherry, tmp_path: Path) -> None:
+    """By a registry, by a directory, and within an image; each time the engine has nothing of it left."""
+    text = (
+        b"FROM busybox AS first\nRUN head -c 16 /dev/urandom > /random\n"
+        b"FROM busybox\nENV a=b\nCOPY --from=first /random /r\nCOPY --link --from=first /random /deep/r\n"
+        b"RUN date +%N > /n\n"
+    )
+
+    def build(*options: str, image: str = "travelled") -> str:
+        done = wherry("build", "-t", image, *options, "-", stdin=text)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return done.stdout
+
+    def content() -> str:
+        return wherry("run", "--rm", "travelled", "sh", "-c", "cat /n; md5sum /r /deep/r").stdout
+
+    def forget() -> None:
+        for command in (("rmi", "-f", "travelled"), ("builder", "prune", "-a", "-f")):
+            wherry(*command)
+
+    with docker_registry(tmp_path / "registry") as address:
+        registry = f"type=registry,ref={address}/team/cache:main,mode=max"
+        local = tmp_path / "local"
+        build("--cache-to", registry, "--cache-to", f"type=local,dest={local},mode=max")
+        made = content()
+        for source in (registry, f"type=local,src={local}"):
+            forget()
+            assert build("--cache-from", source).count("Using cache") == 5, source
+            assert content() == made
+        assert build().count("Using cache") == 5  # and is in the engine's own cache now
+        image = f"{address}/team/image"
+        build("--cache-to", "type=inline", "--push", image=image)
+        forget()
+        wherry("rmi", "-f", image)
+        assert build("--cache-from", f"type=registry,ref={image}").count("Using cache") >= 1
+    forget()
+    out = build("--cache-from", f"type=registry,ref={address}/team/cache:main")
+    assert "Using cache" not in out  # a registry that is gone is no reason to fail
+    refused = wherry("build", "--cache-to", "type=s3,bucket=x", "-", stdin=text)
+    assert refused.returncode and "the cache type s3 is not supported" in refused.stderr

@@ -117,12 +117,12 @@ def test_cdi(cdi_engine: RunningEngine) -> None:
     script += "head -c1 /dev/toy > /dev/null; : > /dev/toy"
     done = cdi_engine.docker("run", "--rm", "--device", "example.test/toy=a", "busybox", "sh", "-c", script)
     host = Path("/etc/hostname").read_text().strip()
-    assert done.stdout.decode().split() == ["1", "a", "b", host, "0", "4242", "toy-hook"]
+    assert done.stdout.decode().split() == ["1", "a", "b", host, "0", "4", "10", "4242", "toy-hook"]
     assert b"Operation not permitted" in done.stderr
     assert done.returncode == 1
     text = refused(cdi_engine, "--device", "example.test/toy=z")
     assert "CDI device injection failed: unresolvable CDI devices example.test/toy=z" in text
-    assert "YAML" in text
+    assert "other.yaml cannot be used: " in text  # it says no kind, or there is nobody to read it
     assert "Intel RDT" in refused(cdi_engine, "--device", "example.test/toy=b")
     assert 'failed to stat CDI host device "/dev/nosuch"' in refused(cdi_engine, "--device", "example.test/toy=c")
     assert run(cdi_engine, "--gpus", "all", "busybox", "sh", "-c", "echo $GPU") == "all"

@@ -184,6 +184,31 @@ def test_no_descriptors_left(tmp_path: Path, busybox_archive: Path) -> None:
         engine.close()
 
 
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/pids").exists(), reason="limits the launcher by a cgroup of version 1")
+def test_no_processes_left(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    group = Path(f"/sys/fs/cgroup/pids/wherry-test-{os.getpid()}")
+    group.mkdir()
+    ids: list[str] = []
+    try:
+        (group / "pids.max").write_text("1")
+        (group / "cgroup.procs").write_text(str(engine.launcher_pid()))
+        message = ""
+        while not message and len(ids) < 10:  # some inits stand ready
+            ids.append(create(engine, "sleep", "600", host={"NetworkMode": "none"}))
+            status, answer = engine.request("POST", f"/containers/{ids[-1]}/start")
+            message = answer.decode() if status == 500 else ""
+        assert "no process can be made" in message and "kernel.pid_max" in message, message
+        (group / "pids.max").write_text("max")
+        engine.post(f"/containers/{ids[-1]}/start")
+    finally:
+        for id in ids:
+            engine.request("DELETE", f"/containers/{id}?force=1")
+        for pid in (group / "cgroup.procs").read_text().split():
+            (group.parent / "cgroup.procs").write_text(pid)
+        group.rmdir()
+
+
 def test_many_containers_at_once(new_engine: NewEngine) -> None:
     engine = new_engine()
     count = int(os.environ.get("WHERRY_MANY", "150"))

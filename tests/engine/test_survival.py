@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from runtime.engine.settings import EngineSettings
+from runtime.launcher import protocol
 from tests.engine.conftest import NewEngine
 from tests.engine.test_containers import create, logs
-from tests.harness import REPOSITORY, RunningEngine
+from tests.harness import REPOSITORY, RunningEngine, leftovers
 
 
 def is_running(engine: RunningEngine, id: str) -> bool:
@@ -26,7 +30,7 @@ def wait_for(pid: int) -> None:
         return
     import select
 
-    assert select.select([pidfd], [], [], 10)[0]
+    assert select.select([pidfd], [], [], 30)[0]
     os.close(pidfd)
 
 
@@ -81,6 +85,46 @@ def test_a_killed_launcher_costs_only_exit_codes(new_engine: NewEngine) -> None:
     state = engine.get(f"/containers/{id}/json")["State"]
     assert state["Status"] == "exited"
     assert "unknown" in state["Error"]
+
+
+OLDER_LAUNCHER = """
+import sys
+from runtime.launcher import protocol
+protocol.SOCKET_NAME, protocol.LOCK_NAME = "launcher-0.sock", "launcher-0.lock"
+from runtime.launcher.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_launcher_of_an_earlier_version_keeps_its_containers(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    older, own = (engine.run_dir / name for name in ("launcher-0.sock", protocol.SOCKET_NAME))
+    engine.stop()
+    first = engine.launcher_pid()
+    os.kill(first, signal.SIGTERM)
+    wait_for(first)
+    command = [sys.executable, "-c", OLDER_LAUNCHER, "launcher", "--run-dir", str(engine.run_dir), "--daemon"]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    older.rename(own)  # its engine knows it by that name
+    engine.restart()
+    old_pid = engine.launcher_pid()
+    id = create(engine, "sh", "-c", "trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done")
+    engine.post(f"/containers/{id}/start")
+    engine.stop()
+    own.rename(older)
+
+    engine.restart()
+    assert is_running(engine, id)
+    other = create(engine, "sleep", "60")
+    engine.post(f"/containers/{other}/start")
+    pid = engine.get(f"/containers/{other}/json")["State"]["Pid"]
+    assert f"PPid:\t{old_pid}\n" not in Path(f"/proc/{pid}/status").read_text()
+    assert engine.docker("exec", id, "echo", "still here").stdout == b"still here\n"
+    engine.post(f"/containers/{id}/stop?t=30")
+    assert engine.get(f"/containers/{id}/json")["State"]["ExitCode"] == 7
+    assert logs(engine, id)[0].endswith("bye\n")
+    wait_for(old_pid)  # it had no other
+    assert is_running(engine, other)
 
 
 def test_both_killed(new_engine: NewEngine) -> None:
@@ -189,3 +233,21 @@ def test_what_a_power_cut_took_does_not_stop_the_engine(new_engine: NewEngine) -
     assert engine.get(f"/containers/{running}/json")["State"]["Status"] == "exited"
     engine.post(f"/containers/{stopped}/start")
     assert engine.post(f"/containers/{stopped}/wait", expect=200)["StatusCode"] == 0
+
+
+@pytest.mark.parametrize("sign", ["run", "run/engine.lock", "data/engine.db", "run/launcher.sock"])
+def test_shutdown_of_an_engine_killed_while_it_starts(tmp_path: Path, sign: str) -> None:
+    """Whatever it had made by then goes, and nobody is told of a failure."""
+    run_dir = tmp_path / "run"
+    daemon = [sys.executable, "-m", "runtime", "daemon"]
+    command = [*daemon, "--data-root", str(tmp_path / "data"), "--run-dir", str(run_dir)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
+        while not (tmp_path / sign).exists():
+            assert process.poll() is None
+        process.kill()
+    for _ in range(2):
+        down = [*daemon, "shutdown", "--run-dir", str(run_dir)]
+        done = subprocess.run(down, cwd=REPOSITORY, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
+    assert leftovers(EngineSettings(tmp_path / "data", run_dir).instance, tmp_path / "data") == []
+    assert not list(run_dir.glob("*.sock"))

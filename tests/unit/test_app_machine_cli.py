@@ -81,6 +81,19 @@ def test_settings_that_cannot_be_are_named(wherry: Wherry, change: str, says: st
     assert wherry("set", "m")[1] == before
 
 
+def test_resize_sets_sizes_and_never_shrinks_a_disk(wherry: Wherry, tmp_path: Path) -> None:
+    wherry("create", "m", "disk=8G")
+    assert wherry("resize", "m")[0] == 125
+    assert wherry("resize", "--disk", "9G", "--cpus", "1", "--swap", "1G", "m")[0] == 0
+    assert {"disk=9G", "cpus=1", "swap=1024M"} <= set(wherry("set", "m")[1].splitlines())
+    header = bytearray(80)
+    header[:4], header[24:32] = b"QFI\xfb", (9 * 1024**3).to_bytes(8, "big")
+    (tmp_path / "wherry" / "machines" / "m" / "data.qcow2").write_bytes(header)
+    code, _, errors = wherry("resize", "--disk", "8G", "m")
+    assert code == 1 and "has 9 GiB and cannot shrink to 8 GiB; set `disk` to 9G or more" in errors
+    assert "disk=9G" in wherry("set", "m")[1]
+
+
 def test_what_set_shows_can_be_set(wherry: Wherry) -> None:
     wherry("create", "m", "memory=1G")
     shown = wherry("set", "m")[1]

@@ -95,14 +95,19 @@ class FakeMachines:
             pid=None,
             started_at=None,
             phase=None,
+            cold_boot_reason=None,
         )
+
+    def examine(self, name: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(subject="QEMU", verdict="fail", sentence="It is not there.", remedy="Install it.")]
 
     def start(self, name: str, on_phase: object = None) -> SimpleNamespace:
         self.state, self.accelerator = "running", "tcg"
         return self.status(name)
 
-    def stop(self, name: str) -> None:
-        self.state = "stopped"
+    def save(self, name: str) -> str | None:
+        self.state = "saved"
+        return None
 
 
 @pytest.fixture
@@ -116,14 +121,12 @@ def test_a_virtual_machine_is_a_backend_too(machine: VmBackend) -> None:
     status = machine.up()
     assert (status.backend, status.state, status.detail["accelerator"]) == ("vm", "running", "tcg")
     assert "pid" not in status.detail, "what is not known is left out"
-    assert machine.down().state == "stopped"
+    assert machine.down().state == "saved"
 
 
-def test_the_doctor_says_why_a_machine_is_slow(machine: VmBackend) -> None:
-    assert diagnostics.acceleration(machine).verdict == "warn"
-    machine.up()
-    check = diagnostics.acceleration(machine)
-    assert check.verdict == "warn" and "/dev/kvm may not be opened" in check.sentence
+def test_the_doctor_passes_on_what_a_machine_finds(machine: VmBackend) -> None:
+    checks = {check.name: check for check in diagnostics.run_checks(machine, NativeLocations())}
+    assert checks["QEMU"] == diagnostics.Check("QEMU", "fail", "It is not there.", "Install it.")
 
 
 # the engine's process

@@ -7,11 +7,13 @@ import pytest
 
 from vmbackend.host.candidate import Candidate
 from vmbackend.images.guest_image import GuestImage
+from vmbackend.machine.network import GuestNetwork
 from vmbackend.qemu.argv import EMULATION, LaunchFacts, build_argv, build_probe_argv
 
 IMAGE = GuestImage(
     directory=Path("/image"),
     version="1",
+    digest="d1",
     arch="x86_64",
     kernel=Path("/image/vmlinuz"),
     initramfs=Path("/image/initramfs"),
@@ -31,6 +33,7 @@ IMAGE = GuestImage(
     ready_line="ready",
     ssh_ready_line="ssh",
     poweroff_command="poweroff",
+    grow_data_disk_command=None,
 )
 FACTS = LaunchFacts(
     program=Path("/usr/bin/qemu"),
@@ -41,8 +44,10 @@ FACTS = LaunchFacts(
     memory_mib=1500,
     data_disk=Path("/m/data.qcow2"),
     qmp_address="unix:/m/qmp.sock",
+    rescue_socket=Path("/m/rescue.sock"),
     console_address="tcp:127.0.0.1:4711",
     console_log=Path("/m/console.log"),
+    network=GuestNetwork.of("", IMAGE),
     tsc_khz=None,
     handed_in_files={"opt/key": Path("/m/key")},
     handed_in_texts={"opt/time": "12"},
@@ -71,6 +76,7 @@ def test_devices_hang_on_the_machines_bus(machine: str, suffix: str) -> None:
         f"virtio-blk-{suffix}",
         f"virtio-net-{suffix}",
         f"virtio-rng-{suffix}",
+        f"virtio-balloon-{suffix}",
     ]
     assert "serial=the-system" in devices[0] and "serial=the-data" in devices[1]
 
@@ -84,11 +90,18 @@ def test_the_system_image_is_never_written_and_the_data_disk_gives_blocks_back()
 def test_ssh_is_forwarded_from_loopback_on_a_port_qemu_picks() -> None:
     (netdev,) = values(build_argv(FACTS), "-netdev")
     assert "hostfwd=tcp:127.0.0.1:0-10.0.2.15:22" in netdev
-    assert "net=10.0.2.0/24" in netdev
+    assert "net=10.0.2.0/24,host=10.0.2.2,dns=10.0.2.3," in netdev
 
 
-def test_qemu_connects_to_us_and_listens_nowhere() -> None:
+def test_the_network_can_be_another() -> None:
+    (netdev,) = values(build_argv(replace(FACTS, network=GuestNetwork.of("192.168.77.0/24", IMAGE))), "-netdev")
+    assert "net=192.168.77.0/24,host=192.168.77.2,dns=192.168.77.3,hostfwd=tcp:127.0.0.1:0-192.168.77.15:22" in netdev
+
+
+def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:
     argv = build_argv(FACTS)
+    assert values(argv, "-chardev")[1] == "socket,id=rescue,path=/m/rescue.sock,server=on,wait=off"
+    argv = build_argv(replace(FACTS, rescue_socket=None))
     qmp, console = values(argv, "-chardev")
     assert qmp == "socket,id=qmp,path=/m/qmp.sock"
     assert console.startswith("socket,id=console,host=127.0.0.1,port=4711,")
@@ -119,3 +132,9 @@ def test_candidate_options_reach_machine_and_accelerator() -> None:
 @pytest.mark.parametrize("arch", EMULATION)
 def test_emulation_uses_a_named_cpu_model(arch: str) -> None:
     assert EMULATION[arch].cpu_model not in ("max", "host")
+
+
+def test_a_guest_whose_state_comes_in_does_not_boot() -> None:
+    argv = build_argv(replace(FACTS, incoming=True))
+    assert argv[: argv.index("-S")] == build_argv(FACTS)
+    assert values(argv, "-incoming") == ["defer"]

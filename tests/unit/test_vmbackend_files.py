@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from vmbackend import host
-from vmbackend.errors import AcceleratorUnusable, DiskDamaged, GuestImageDamaged, GuestImageMissing, QemuMissing
+from vmbackend.errors import (
+    AcceleratorUnusable,
+    DiskDamaged,
+    GuestImageDamaged,
+    GuestImageMissing,
+    InvalidSettings,
+    QemuMissing,
+)
 from vmbackend.host.candidate import Candidate
 from vmbackend.images.guest_image import find_guest_image, verify_contents
 from vmbackend.qemu import accelerator
@@ -119,7 +126,7 @@ def test_a_disk_is_made_and_grows_but_never_shrinks(qemu_img: Path, tmp_path: Pa
     assert disk.stat().st_mode & 0o077 == 0
     ensure_data_disk(qemu_img, disk, 3)
     assert virtual_size_bytes(disk) == 3 * GIB
-    with pytest.raises(DiskDamaged, match="has 3 GiB and cannot shrink to 2 GiB"):
+    with pytest.raises(InvalidSettings, match="has 3 GiB and cannot shrink to 2 GiB; set `disk` to 3G"):
         ensure_data_disk(qemu_img, disk, 2)
     assert virtual_size_bytes(disk) == 3 * GIB
 

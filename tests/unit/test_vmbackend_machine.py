@@ -9,15 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from vmbackend.errors import GuestUnreachable, InvalidSettings, MachineNotFound, error_of_kind
+from vmbackend.errors import GuestUnreachable, InvalidSettings, MachineError, MachineNotFound, error_of_kind
+from vmbackend.machine import saved
 from vmbackend.machine.config import _RULES, MachineSettings, settings_from_json, settings_to_json
+from vmbackend.machine.events import (
+    ForwardAdded,
+    MachineEvent,
+    PhaseEntered,
+    StateChanged,
+    event_from_json,
+    event_to_json,
+)
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.requirements import EMULATION_FACTOR, Requirement, Unmet, meet
 from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
 from vmbackend.machine.states import TRANSITIONS, next_state
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord
+from vmbackend.machine.usage import MachineUsage, usage_from
 from vmbackend.manager import MachineManager
+from vmbackend.qemu.migration import _uri, can_migrate
 
 FILE = Path("/m/settings.json")
 
@@ -143,6 +154,25 @@ def test_status_survives_the_control_socket() -> None:
     assert MachineStatus.from_json(json.loads(json.dumps(status.to_json()))) == status
 
 
+@pytest.mark.parametrize(
+    "event", [StateChanged("degraded", ("a", "b")), PhaseEntered("ssh"), ForwardAdded("tcp", "0.0.0.0", 80)]
+)
+def test_events_survive_the_control_socket(event: MachineEvent) -> None:
+    assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event
+
+
+def test_an_event_of_a_newer_hostagent_is_passed_over() -> None:
+    assert event_from_json({"kind": "Invented", "what": 1}) is None
+
+
+def test_events_of_a_machine_that_is_off(tmp_path: Path) -> None:
+    with MachineManager(tmp_path).events("one") as events:
+        assert list(events) == [StateChanged("absent")]
+    with MachineManager(tmp_path).events("one") as events:
+        events.close()
+        assert list(events) == []
+
+
 def test_errors_survive_the_control_socket() -> None:
     assert isinstance(error_of_kind("GuestUnreachable", "x"), GuestUnreachable)
 
@@ -201,3 +231,74 @@ def test_a_stale_record_means_stopped(tmp_path: Path) -> None:
     for name in ("hostagent.json", "qemu.json"):
         (tmp_path / "one" / name).write_text(json.dumps({"pid": os.getpid(), "start_time": 1, "details": {}}))
     assert MachineManager(tmp_path).status("one").state == "stopped"
+
+
+def test_a_saved_state_is_for_one_guest_on_one_disk_and_for_once(tmp_path: Path) -> None:
+    paths = MachinePaths(tmp_path)
+    paths.data_disk.write_bytes(b"disk")
+    facts = {"QEMU": "7", "the setting `cpus`": "2"}
+
+    def save() -> saved.SavedState:
+        saved.draft(paths).write_bytes(b"state")
+        saved.make_durable(saved.draft(paths))
+        saved.keep(paths, facts)
+        state = saved.read(paths)
+        assert isinstance(state, saved.SavedState)
+        return state
+
+    assert saved.read(paths) is None
+    state = save()
+    assert state.obstacle(paths, facts) is None
+    assert state.obstacle(paths, {**facts, "the setting `cpus`": "4"}) == (
+        "the setting `cpus` changed since it was saved"
+    )
+    assert state.obstacle(paths, {**facts, "the machine's hardware": "x"}) == (
+        "the machine's hardware changed since it was saved"
+    )
+    os.utime(paths.data_disk, (1, 1))
+    assert state.obstacle(paths, facts) == "the machine's disk was changed since it was saved"
+    saved.disk_changed_harmlessly(paths, state)
+    state = save()
+    paths.saved_state.unlink()
+    assert state.obstacle(paths, facts) == "its file is gone"
+
+    save()
+    saved.consume(paths)
+    assert saved.read(paths) is None, "nobody starts from it a second time"
+    saved.discard(paths)
+    assert {path.name for path in tmp_path.iterdir()} == {"data.qcow2"}
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "facts": {}, "disk": "", "x": 1}'])
+def test_a_record_that_cannot_be_read_says_so(record: str, tmp_path: Path) -> None:
+    paths = MachinePaths(tmp_path)
+    paths.saved_record.write_text(record)
+    assert "its record is not readable" in str(saved.read(paths))
+    paths.saved_record.write_text('{"schema": 99}')
+    assert saved.read(paths) == "another version of Wherry saved it"
+
+
+def test_a_machine_with_a_saved_state_is_saved_until_it_is_reset(tmp_path: Path) -> None:
+    manager = MachineManager(tmp_path)
+    manager.create("one", MachineSettings())
+    (tmp_path / "one" / "saved.json").write_text("{}")
+    assert manager.status("one").state == "saved"
+    manager.reset("one")
+    assert manager.status("one").state == "stopped"
+    with pytest.raises(MachineError, match="`one` is not running"):
+        manager.pause("one")
+
+
+def test_what_a_machine_uses() -> None:
+    usage = usage_from("1000\n4000\n2e9\n8.5e9\n", 7, None)
+    assert usage == MachineUsage(1000, 4000, 2_000_000_000, 8_500_000_000, 7, None)
+    assert MachineUsage.from_json(json.loads(json.dumps(usage.to_json()))) == usage
+    with pytest.raises(ValueError):
+        usage_from("1\n2\n", None, None)
+
+
+def test_how_qemu_reads_and_writes_a_state() -> None:
+    path = Path("/a folder/it's.state")
+    assert _uri((7, 2, 22), path, "cat x") == "exec:cat x"
+    assert _uri((8, 2, 0), path, "cat x") == "file:/a folder/it's.state"
+    assert can_migrate((7, 2, 0))

@@ -7,11 +7,15 @@ from pathlib import Path
 from vmbackend import host
 from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.relay import GuestStream, LocalStream, Relay
+from vmbackend.forward.use import MeteredListener, UseMeter
 
 
-def serve_engine_socket(name: str, socket_path: Path, open_guest: Callable[[], GuestStream]) -> Relay:
-    """Listen on the engine's endpoint until the relay is closed. Raises OSError."""
-    return Relay(host.EngineListener(name, socket_path), open_guest, _refuse)
+def serve_engine_socket(
+    name: str, socket_path: Path, open_guest: Callable[[], GuestStream], uses: UseMeter | None = None
+) -> Relay:
+    """Listen on the engine's endpoint until the relay is closed; `uses` counts the clients. Raises OSError."""
+    listener = MeteredListener(host.EngineListener(name, socket_path), uses or UseMeter())
+    return Relay(listener, open_guest, _refuse)
 
 
 def _refuse(stream: LocalStream, error: GuestUnreachable) -> None:

@@ -19,7 +19,8 @@ _log = logging.getLogger(__name__)
 class PortWatch:
     """Reconciles when containers start or end, after every reconnection, and when poked.
 
-    `containers_changed` gets the running containers each time, as in `GET /containers/json`.
+    `containers_changed` gets the running containers each time, as in `GET /containers/json`; `on_compared` is called
+    when the ports match them.
     """
 
     def __init__(
@@ -28,10 +29,12 @@ class PortWatch:
         forwards: PortForwards,
         wait_connected: Callable[[], Awaitable[None]],
         containers_changed: Callable[[list[dict[str, Any]]], Awaitable[None]],
+        on_compared: Callable[[], None],
     ) -> None:
         self._api = api
         self._forwards = forwards
         self._wait_connected = wait_connected
+        self._on_compared = on_compared
         self._containers_changed = containers_changed
         self._changed = asyncio.Event()
         self._events: EventStream | None = None
@@ -57,6 +60,7 @@ class PortWatch:
             try:
                 containers = await asyncio.to_thread(self._api.containers, _TIMEOUT_S)
                 await self._forwards.reconcile(published_ports(containers))
+                self._on_compared()
                 await self._containers_changed(containers)
             except GuestUnreachable as error:
                 _log.info("published ports not compared: %s", error)

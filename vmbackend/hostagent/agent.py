@@ -64,13 +64,19 @@ async def _serve(paths: MachinePaths, unlock: Callable[[], None]) -> None:
         ours.close()
         done.set()
 
+    async def save(timeout_s: float) -> str | None:
+        note = await machine.save(timeout_s)
+        ours.close()
+        done.set()
+        return note
+
     with ours:
         ours.callback(unlock)
         token = secrets.token_hex(16)
         listener = host.bind_local(paths.control_socket)
         ours.callback(paths.control_socket.unlink, missing_ok=True)
         server = await asyncio.start_server(
-            ControlServer(machine, events, token, stop).serve_client, sock=listener, limit=MAX_LINE_BYTES
+            ControlServer(machine, events, token, stop, save).serve_client, sock=listener, limit=MAX_LINE_BYTES
         )
         ours.callback(server.close)
         record = ProcessRecord.of(os.getpid(), {"address": host.address_of(listener), "token": token})
@@ -78,7 +84,7 @@ async def _serve(paths: MachinePaths, unlock: Callable[[], None]) -> None:
         record.write(paths.hostagent_record)
         ours.callback(paths.hostagent_record.unlink, missing_ok=True)
 
-        machine.start()
+        await machine.start()
         _say({"ok": True})
 
         async def stop_on_signal() -> None:

@@ -1,14 +1,17 @@
 """The other side of the control socket, and how a hostagent is started. Blocking."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from vmbackend import host
 from vmbackend.errors import HostagentUnreachable, error_of_kind
 from vmbackend.hostagent.protocol import decode, encode
+from vmbackend.machine.events import MachineEvent, StateChanged, event_from_json
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.store import ProcessRecord
 
@@ -33,7 +36,7 @@ class HostagentClient:
         self,
         op: str,
         answer_timeout_s: float | None,
-        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+        on_event: Callable[[MachineEvent], None] = lambda event: None,
         **arguments: object,
     ) -> Any:
         """Send a request and wait for its result; `answer_timeout_s` bounds the silence before each line."""
@@ -49,15 +52,88 @@ class HostagentClient:
                     answer = decode(lines.readline())
                     if "event" not in answer:
                         break
-                    on_event(answer["event"])
+                    event = event_from_json(answer["event"])
+                    if event is not None:
+                        on_event(event)
         except (OSError, ValueError) as error:
-            raise HostagentUnreachable(
-                f"The hostagent (pid {self.record.pid}) of machine `{self._name}` does not answer; "
-                "stopping the machine with force ends it."
-            ) from error
+            raise self._silent() from error
         if not answer["ok"]:
             raise error_of_kind(answer["kind"], answer["error"])
         return answer["result"]
+
+    def open(self, op: str) -> socket.socket:
+        """Send a request and return the stream with its answers. Raises HostagentUnreachable."""
+        try:
+            stream = host.connect_local(self.record.details["address"], _CONNECT_TIMEOUT_S)
+            try:
+                stream.sendall(encode({"token": self.record.details["token"], "op": op}))
+                stream.settimeout(None)
+            except OSError:
+                stream.close()
+                raise
+        except OSError as error:
+            raise self._silent() from error
+        return stream
+
+    def _silent(self) -> HostagentUnreachable:
+        return HostagentUnreachable(
+            f"The hostagent (pid {self.record.pid}) of machine `{self._name}` does not answer; "
+            "stopping the machine with force ends it."
+        )
+
+
+class MachineEvents:
+    """An iterator over a machine's events, which ends with the hostagent, or when `close` is called from any thread.
+
+    The last event is what `look` finds when there is no hostagent, any more or from the start.
+    """
+
+    def __init__(self, client: HostagentClient | None, look: Callable[[], StateChanged]) -> None:
+        self._look: Callable[[], StateChanged] | None = look
+        self._last_state: StateChanged | None = None
+        self._stream = client.open("events") if client is not None else None
+        self._lines = self._stream.makefile("rb") if self._stream is not None else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        if self._lines is not None and self._stream is not None:
+            self._lines.close()
+            self._stream.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> MachineEvent:
+        event = self._read()
+        if event is None:
+            look, self._look = self._look, None
+            event = look() if look is not None else None
+            if event is None or event == self._last_state:
+                raise StopIteration
+        if isinstance(event, StateChanged):
+            self._last_state = event
+        return event
+
+    def _read(self) -> MachineEvent | None:
+        """The hostagent's next event that this version knows, None when there will be none."""
+        while self._lines is not None:
+            try:
+                event = event_from_json(decode(self._lines.readline())["event"])
+            except (OSError, ValueError, KeyError):
+                return None
+            if event is not None:
+                return event
+        return None
+
+    def close(self) -> None:
+        """End the iteration, also one that waits in another thread."""
+        self._look = None
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.shutdown(socket.SHUT_RDWR)
 
 
 def spawn_hostagent(paths: MachinePaths) -> None:

@@ -25,12 +25,14 @@ _ROLES = ("kernel", "initramfs", "system")
 class GuestImage:
     """A contract, with its files' paths.
 
-    `emulated_cmdline` is added to `cmdline` for an emulated x86 guest, with `{tsc_khz}` filled in. `fw_cfg` maps what
-    the host hands in to firmware configuration names.
+    `digest` stands for all of the files' contents. `emulated_cmdline` is added to `cmdline` for an emulated x86 guest,
+    with `{tsc_khz}` filled in. `fw_cfg` maps what the host hands in to firmware configuration names.
+    `grow_data_disk_command` is None where only a boot does that.
     """
 
     directory: Path
     version: str
+    digest: str
     arch: str
     kernel: Path
     initramfs: Path
@@ -50,6 +52,7 @@ class GuestImage:
     ready_line: str
     ssh_ready_line: str
     poweroff_command: str
+    grow_data_disk_command: str | None
 
 
 def find_guest_image(arch: str, directory: str | None = None) -> GuestImage:
@@ -128,6 +131,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
         return GuestImage(
             directory=directory,
             version=contract["version"],
+            digest=_joint_digest(contract),
             arch=arch,
             cmdline=contract["cmdline"],
             emulated_cmdline=contract["cmdline_tcg"],
@@ -144,10 +148,16 @@ def _load(directory: Path, arch: str) -> GuestImage:
             ready_line=contract["ready"],
             ssh_ready_line=contract["ssh"].get("ready", _SSHD_LISTENS),
             poweroff_command=contract["poweroff"],
+            grow_data_disk_command=contract.get("grow_data_disk"),
             **files,
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, f"it lacks {error}") from error
+
+
+def _joint_digest(contract: dict[str, Any]) -> str:
+    digests = " ".join(contract["files"][role]["sha256"] for role in _ROLES)
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def _damaged(path: Path, reason: str) -> GuestImageDamaged:

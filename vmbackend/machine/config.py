@@ -21,7 +21,7 @@ SCHEMA = 2
 
 _MIN_MEMORY_MIB = 256
 _MIN_DISK_GIB = 1
-_LONGEST_SUBNET_PREFIX = 28
+_LONGEST_SUBNET_PREFIX = 27
 _ACCELERATORS = ("auto", "kvm", "hvf", "whpx", "tcg")
 
 
@@ -34,7 +34,8 @@ class MachineSettings:
     """What a person may choose about a machine; `setting_keys` says when a change takes effect.
 
     - `publish_address`: this computer's address for ports published without one.
-    - `subnet`: the guest's network, at least a /28; this computer is its .2, name servers its .3, the guest its .15.
+    - `subnet`: the guest's network; this computer is its .2, the name server its .3, the guest its .15. "" for the
+      image's own.
     - `dns`: addresses of name servers instead of this computer's own.
     - `http_proxy`, `https_proxy`, `no_proxy`: for the engine's pulls and pushes; "" for none. A proxy on this
       computer's loopback is meant as this computer sees it.
@@ -52,7 +53,7 @@ class MachineSettings:
     disk_gib: int = 64
     accelerator: str = "auto"
     publish_address: str = "127.0.0.1"
-    subnet: str = "10.0.2.0/24"
+    subnet: str = ""
     dns: tuple[str, ...] = ()
     http_proxy: str = ""
     https_proxy: str = ""
@@ -90,6 +91,8 @@ def _is_ipv4(value: Any) -> bool:
 
 
 def _is_subnet(value: Any) -> bool:
+    if value == "":
+        return True
     network = ipaddress.IPv4Network(value)
     return isinstance(value, str) and network.is_private and network.prefixlen <= _LONGEST_SUBNET_PREFIX
 
@@ -125,7 +128,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "disk_gib": (_whole(_MIN_DISK_GIB), f"at least {_MIN_DISK_GIB} GiB"),
     "accelerator": (lambda value: value in _ACCELERATORS, f"one of {', '.join(_ACCELERATORS)}"),
     "publish_address": (_is_ipv4, "an IPv4 address such as 127.0.0.1 or 0.0.0.0"),
-    "subnet": (_is_subnet, f"a private IPv4 network of at least a /{_LONGEST_SUBNET_PREFIX}, such as 10.0.2.0/24"),
+    "subnet": (
+        _is_subnet,
+        f"empty or a private IPv4 network, at least a /{_LONGEST_SUBNET_PREFIX}: 192.168.77.0/24",
+    ),
     "dns": (_is_name_servers, "IPv4 addresses of name servers"),
     "http_proxy": (_is_proxy, "empty or a URL such as http://proxy.example.com:3128"),
     "https_proxy": (_is_proxy, "empty or a URL such as http://proxy.example.com:3128"),

@@ -17,6 +17,10 @@ class Console:
         self._announcements = announcements
         self._spoken = asyncio.Event()
 
+    def spoke(self) -> None:
+        """It is known that the guest has said something."""
+        self._spoken.set()
+
     async def wait_first_output(self) -> None:
         """The guest's kernel or first program has said something."""
         await self._spoken.wait()
@@ -26,7 +30,7 @@ class Console:
         reader, writer = await asyncio.open_connection(sock=stream, limit=_MAX_LINE_BYTES)
         try:
             while line := await _read_line(reader):
-                self._spoken.set()
+                self.spoke()
                 text = line.decode(errors="replace")
                 for announcement, announce in self._announcements.items():
                     if announcement in text:

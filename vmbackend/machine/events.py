@@ -3,22 +3,67 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vmbackend.machine.states import State
 
 
 @dataclass(frozen=True)
-class MachineEvent:
-    """`state` after a change; `phase` names the requirement now waited for, when there is one."""
+class StateChanged:
+    """`reasons` are sentences that say why the state is not the wanted one."""
 
     state: State
-    phase: str | None = None
     reasons: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return {"state": self.state, "phase": self.phase, "reasons": list(self.reasons)}
+
+@dataclass(frozen=True)
+class PhaseEntered:
+    """While it starts: the requirement now waited for."""
+
+    phase: str
+
+
+@dataclass(frozen=True)
+class ForwardAdded:
+    """A published port is offered on this computer from now on; `address` is the one asked for in the guest."""
+
+    protocol: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class ForwardRemoved:
+    protocol: str
+    address: str
+    port: int
+
+
+MachineEvent = StateChanged | PhaseEntered | ForwardAdded | ForwardRemoved
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (StateChanged, PhaseEntered, ForwardAdded, ForwardRemoved)
+}
+
+
+def event_to_json(event: MachineEvent) -> dict[str, Any]:
+    return {"kind": type(event).__name__, **asdict(event)}
+
+
+def event_from_json(document: dict[str, Any]) -> MachineEvent | None:
+    """None for a kind that this version does not know."""
+    fields = dict(document)
+    kind = _KINDS.get(fields.pop("kind", ""))
+    if kind is None:
+        return None
+    event: MachineEvent = kind(**{name: _from_json(value) for name, value in fields.items()})
+    return event
+
+
+def _from_json(value: Any) -> Any:
+    """JSON has lists where events have tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 class EventHub:

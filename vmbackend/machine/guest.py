@@ -2,37 +2,48 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
+import re
+import shutil
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from ipaddress import ip_interface
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmbackend import host
 from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.engine_api import EngineApi, EngineSilent
 from vmbackend.forward.engine_socket import serve_engine_socket
 from vmbackend.forward.ports import PortForwards
+from vmbackend.forward.use import UseMeter
 from vmbackend.forward.watch import PortWatch
-from vmbackend.images.guest_image import GuestImage
+from vmbackend.machine import saved
 from vmbackend.machine.console import Console
+from vmbackend.machine.guest_settings import hand_in
+from vmbackend.machine.network import GuestNetwork
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
 from vmbackend.machine.store import load_settings, write_atomically
-from vmbackend.qemu.argv import NETDEV, LaunchFacts, build_argv
-from vmbackend.qemu.process import QemuProcess
+from vmbackend.qemu.argv import DATA_DRIVE, NETDEV, LaunchFacts, build_argv
+from vmbackend.qemu.migration import read_state, write_state
+from vmbackend.qemu.process import QemuProcess, RunningQemu
 from vmbackend.qemu.qmp import Monitor, MonitorError, accept_once
 from vmbackend.share.keeper import ShareKeeper
 from vmbackend.share.plan import plan_shares, shares_document
 from vmbackend.share.service import Shares
 
 if TYPE_CHECKING:
+    import paramiko
+
     from vmbackend.ssh.link import GuestLink
 
 _PING_TIMEOUT_S = 3.0
+_RESUMED_PING_TIMEOUT_S = 30.0
 _END_FOLLOWS_WITHIN_S = 1.0
 _POWEROFF_COMMAND_TIMEOUT_S = 5.0
 _POWER_BUTTON_TIMEOUT_S = 10.0
@@ -40,7 +51,21 @@ _QUIT_TIMEOUT_S = 3.0
 # For an announcement that was lost; asking an engine that is not there leaves a line on the guest's console.
 _ENGINE_RETRY_S = 5.0
 _SET_CLOCK_TIMEOUT_S = 5.0
+_GROW_DISK_TIMEOUT_S = 100.0
+_ROOM_TO_GO_ON_MIB = 64
+_SYNC_TIMEOUT_S = 10.0
+_CONTAINERS_TIMEOUT_S = 10.0
 _OPEN_PORT_TIMEOUT_S = 10.0
+
+_GIVE_BACK_TIMEOUT_S = 30.0
+
+# Blocks of 16 KiB and up: with the kernel's own choice of 2 MiB, hardly anything of a small guest's is returned.
+_SHARE_MEMORY = "modprobe virtio_balloon && echo 2 >/sys/module/page_reporting/parameters/page_reporting_order"
+# Ext4 is mounted with `discard`: a commit returns what was deleted.
+_GIVE_BACK = "sync; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_memory"
+
+# Of `info usernet`; a listening port has another state.
+_ESTABLISHED = re.compile(r"^\s*TCP\[(?:ESTABLISHED|SYN_SENT|SYN_RCVD)\]", re.MULTILINE)
 
 T = TypeVar("T")
 
@@ -59,19 +84,33 @@ class QemuEnded(Exception):
 
 
 class StartedQemu:
-    """A QEMU that is about to connect to our listeners. `ended` resolves to its exit code."""
+    """A QEMU that is about to connect to our listeners, or one that was adopted, whose console nobody reads any more.
 
-    def __init__(self, process: QemuProcess, qmp_listener: socket.socket, console_listener: socket.socket) -> None:
+    `ended` resolves to its exit code; `details` is what its record says.
+    """
+
+    def __init__(
+        self,
+        process: RunningQemu,
+        details: Mapping[str, Any],
+        take_monitor: Callable[[], Awaitable[Monitor]],
+        take_console: Callable[[], Awaitable[socket.socket]] | None,
+    ) -> None:
         self.process = process
-        self.qmp_listener = qmp_listener
-        self.console_listener = console_listener
-        self.started_at = time.time()
+        self.details = details
+        self.take_monitor = take_monitor
+        self.take_console = take_console
+        self.started_at: float = details["started_at"]
         self.ended = asyncio.create_task(process.wait())
 
     def end(self) -> QemuEnded:
         """How it ended, once it has."""
         code = self.ended.result()
         return QemuEnded(self.process.describe_end(code), worth_retrying=code == 0)
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await asyncio.wait([self.ended])
 
     async def unless_ended(self, work: Awaitable[T]) -> T:
         """Await `work`. Raises QemuEnded as soon as QEMU ends instead."""
@@ -88,41 +127,92 @@ class StartedQemu:
             task.cancel()
 
 
-async def start_qemu(paths: MachinePaths, prepared: Prepared, undo: AsyncExitStack) -> StartedQemu:
-    """Start QEMU; `undo` ends it. Raises OSError."""
+def launch_facts(
+    paths: MachinePaths, prepared: Prepared, qmp_address: str, console_address: str, incoming: bool
+) -> LaunchFacts:
     image = prepared.image
-    if paths.console_log.exists():
-        paths.console_log.replace(paths.previous_console_log)
+    return LaunchFacts(
+        program=prepared.qemu.system,
+        image=image,
+        machine=prepared.machine,
+        accelerator=prepared.accelerator.candidate,
+        cpus=prepared.settings.cpus,
+        memory_mib=prepared.settings.memory_mib,
+        data_disk=paths.data_disk,
+        rescue_socket=paths.rescue_socket if host.ORPHANS_LIVE_ON else None,
+        qmp_address=qmp_address,
+        console_address=console_address,
+        console_log=paths.console_log,
+        network=GuestNetwork.of(prepared.settings.subnet, prepared.image),
+        tsc_khz=prepared.tsc_khz,
+        handed_in_files={
+            image.fw_cfg["authorized_keys"]: paths.authorized_keys,
+            image.fw_cfg["host_key"]: paths.guest_host_key,
+            **hand_in(paths, prepared.settings, image),
+            **_handed_in_shares(paths, prepared),
+        },
+        handed_in_texts={
+            image.fw_cfg["time"]: str(round(time.time())),
+            image.fw_cfg["hostname"]: f"wherry-{paths.name}",
+        },
+        incoming=incoming,
+    )
+
+
+def facts_to_resume(paths: MachinePaths, prepared: Prepared) -> dict[str, str]:
+    """What has to be the same for a saved guest to run on, by names that fit "... changed"."""
+    settings, image = prepared.settings, prepared.image
+    # What differs from start to start and means nothing to a guest that runs on.
+    facts = replace(launch_facts(paths, prepared, "", "", incoming=False), tsc_khz=None)
+    same_texts = {name: text for name, text in facts.handed_in_texts.items() if name != image.fw_cfg["time"]}
+    argv = build_argv(replace(facts, handed_in_texts=same_texts))
+    contents = "\0".join(f"{name}\0{path.read_text()}" for name, path in facts.handed_in_files.items())
+    return {
+        "QEMU": prepared.qemu.identity,
+        "this computer's processor": host.cpu_name(),
+        "the accelerator": str(prepared.accelerator.candidate),
+        "the machine type": prepared.machine,
+        "the setting `cpus`": str(settings.cpus),
+        "the setting `memory_mib`": str(settings.memory_mib),
+        "the guest image": image.digest,
+        "the machine's hardware": _digest("\0".join(argv)),
+        "what the settings hand in to the guest": _digest(contents),
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def start_qemu(
+    paths: MachinePaths, prepared: Prepared, undo: AsyncExitStack, incoming: bool = False
+) -> StartedQemu:
+    """Start QEMU, with a guest that boots, or one whose state is `incoming`; `undo` ends it.
+
+    Raises StartFailed, OSError.
+    """
+    image = prepared.image
+    for newer, older in reversed(list(pairwise(paths.console_logs))):
+        if newer.exists():
+            newer.replace(older)
+    undo.callback(paths.rescue_socket.unlink, missing_ok=True)
     qmp_listener = _listen(paths.qmp_socket, undo)
     console_listener = _listen(paths.console_socket, undo)
-    argv = build_argv(
-        LaunchFacts(
-            program=prepared.qemu.system,
-            image=image,
-            machine=prepared.machine,
-            accelerator=prepared.accelerator.candidate,
-            cpus=prepared.settings.cpus,
-            memory_mib=prepared.settings.memory_mib,
-            data_disk=paths.data_disk,
-            qmp_address=host.address_of(qmp_listener),
-            console_address=host.address_of(console_listener),
-            console_log=paths.console_log,
-            tsc_khz=prepared.tsc_khz,
-            handed_in_files={
-                image.fw_cfg["authorized_keys"]: paths.authorized_keys,
-                image.fw_cfg["host_key"]: paths.guest_host_key,
-                **_handed_in_shares(paths, prepared),
-            },
-            handed_in_texts={
-                image.fw_cfg["time"]: str(round(time.time())),
-                image.fw_cfg["hostname"]: f"wherry-{paths.name}",
-            },
-        )
-    )
+    addresses = (host.address_of(qmp_listener), host.address_of(console_listener))
+    argv = build_argv(launch_facts(paths, prepared, *addresses, incoming))
     _log.info("starting %s", " ".join(argv))
-    qemu = StartedQemu(await QemuProcess.spawn(argv, paths.qemu_log), qmp_listener, console_listener)
-    undo.push_async_callback(_end, qemu)
+    process = await QemuProcess.spawn(argv, paths.qemu_log)
+    details = {
+        "started_at": time.time(),
+        "ssh_user": image.ssh_user,
+        "poweroff_command": image.poweroff_command,
+        **prepared.to_json(),
+    }
+    qemu = StartedQemu(process, details, lambda: Monitor.accept(qmp_listener), lambda: accept_once(console_listener))
+    undo.push_async_callback(qemu.kill)
     undo.callback(paths.qemu_record.unlink, missing_ok=True)
+    # At once: from here on a hostagent that comes after us has to know that there is a QEMU.
+    process.record(paths.qemu_record, details)
     return qemu
 
 
@@ -137,8 +227,13 @@ def _handed_in_shares(paths: MachinePaths, prepared: Prepared) -> dict[str, Path
     return {name: paths.shares_document}
 
 
-async def attach(paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, undo: AsyncExitStack) -> "Guest":
+async def attach(
+    paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, admit: Callable[[], None], undo: AsyncExitStack
+) -> "Guest":
     """Take QEMU's monitor and console, and serve the guest from then on; `undo` stops that.
+
+    `admit` is called in a thread for each client of the engine, and returns when the guest can serve it or raises
+    GuestUnreachable.
 
     Raises MachineError, MonitorError, OSError.
     """
@@ -148,13 +243,10 @@ async def attach(paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, und
     from vmbackend.ssh.link import GuestLink
 
     image = prepared.image
-    monitor = await Monitor.accept(qemu.qmp_listener)
+    monitor = await qemu.take_monitor()
     undo.push_async_callback(monitor.close)
     ssh_port = await monitor.forwarded_port(image.ssh_port)
-    qemu.process.record(
-        paths.qemu_record,
-        {"ssh_port": ssh_port, "ssh_user": image.ssh_user, "poweroff_command": image.poweroff_command},
-    )
+    qemu.process.record(paths.qemu_record, {**qemu.details, "ssh_port": ssh_port})
 
     keys = load_keys(paths)
 
@@ -165,22 +257,33 @@ async def attach(paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, und
     undo.push_async_callback(link.close)
     engine_announced = asyncio.Event()
     console = Console({image.ssh_ready_line: link.announce, image.ready_line: engine_announced.set})
-    following = asyncio.create_task(console.follow(await accept_once(qemu.console_listener)))
-    undo.push_async_callback(_cancel, following)
+    if qemu.take_console is not None:
+        following = asyncio.create_task(console.follow(await qemu.take_console()))
+        undo.push_async_callback(_cancel, following)
+    else:
+        # It was up before we were: nothing will be announced.
+        console.spoke()
+        link.announce()
+        engine_announced.set()
 
-    relay = serve_engine_socket(paths.name, paths.engine_socket, lambda: link.current().open_unix(image.engine_socket))
+    def open_engine() -> "paramiko.Channel":
+        admit()
+        return link.current().open_unix(image.engine_socket)
+
+    uses = UseMeter()
+    relay = serve_engine_socket(paths.name, paths.engine_socket, open_engine, uses)
     undo.push_async_callback(asyncio.to_thread, relay.close)
     forwards = PortForwards(
         monitor,
         NETDEV,
-        str(ip_interface(image.address).ip),
+        str(GuestNetwork.of(prepared.settings.subnet, prepared.image).address.ip),
         prepared.settings.publish_address,
         lambda address, port: link.current().open_tcp(address, port),
     )
     api = EngineApi(paths.name, paths.engine_socket)
-    shares = ShareKeeper(_shares(paths, image, monitor, link), link.wait_connected)
+    shares = ShareKeeper(_shares(paths, prepared, monitor, link), link.wait_connected)
     undo.push_async_callback(shares.close)
-    guest = Guest(prepared, qemu, monitor, ssh_port, link, console, engine_announced, api, forwards, shares)
+    guest = Guest(prepared, qemu, monitor, ssh_port, link, console, engine_announced, api, forwards, uses, shares)
     undo.push_async_callback(guest.stop_watching_ports)
     # Undone first: whatever waits for the guest then ends at once.
     undo.callback(qemu.process.kill)
@@ -201,6 +304,7 @@ class Guest:
         engine_announced: asyncio.Event,
         api: EngineApi,
         forwards: PortForwards,
+        uses: UseMeter,
         shares: ShareKeeper,
     ) -> None:
         self.prepared = prepared
@@ -210,11 +314,16 @@ class Guest:
         self.link = link
         self.console = console
         self.forwards = forwards
+        self.uses = uses
         self.shares = shares
         self._engine_announced = engine_announced
         self._api = api
         self._ports: PortWatch | None = None
         self.has_served = False
+
+    async def wait_resumed_engine(self) -> None:
+        """Until an engine that was running before answers, which may take its time but needs to be asked only once."""
+        await self.ping(_RESUMED_PING_TIMEOUT_S)
 
     async def wait_engine(self) -> None:
         """Until the engine answers through its socket on this computer."""
@@ -227,33 +336,133 @@ class Guest:
                 await self.ping()
                 return
 
-    async def ping(self) -> None:
+    async def ping(self, timeout_s: float = _PING_TIMEOUT_S) -> None:
         """Ask the engine, the whole way; gives up a connection found dead. Raises GuestUnreachable."""
         try:
-            await asyncio.to_thread(self._api.ping, _PING_TIMEOUT_S)
+            await asyncio.to_thread(self._api.ping, timeout_s)
             self.has_served = True
         except EngineSilent:
             await self.link.drop_if_dead(_PING_TIMEOUT_S)
             raise
 
+    async def stalled_by_full_disk(self, directory: Path) -> str | None:
+        """Why QEMU has paused the guest, if it found no room for a write; with room again the guest goes on.
+
+        Raises MonitorError.
+        """
+        status: Any = await self.monitor.execute("query-status")
+        if status["status"] != "io-error":
+            return None
+        free_mib = shutil.disk_usage(directory).free >> 20
+        if free_mib >= _ROOM_TO_GO_ON_MIB:
+            _log.warning("there is room for the guest's data again (%d MiB): it goes on", free_mib)
+            await self.monitor.execute("cont")
+            return None
+        return (
+            f"host disk full: {directory} has {free_mib} MiB left, so the machine is paused; "
+            "free some space, and it goes on by itself."
+        )
+
+    async def run(self, command: str, timeout_s: float) -> str:
+        """The output of a command in the guest. Raises GuestUnreachable when it cannot be run, or fails."""
+        result = await asyncio.to_thread(self.link.current().run, command, timeout_s)
+        if result.exit_code:
+            said = result.stderr.decode(errors="replace").strip()
+            raise GuestUnreachable(f"`{command}` in the guest ended with code {result.exit_code}: {said}")
+        return result.stdout.decode(errors="replace")
+
     async def set_clock(self) -> None:
         """Give the guest this computer's time: one that slept, or was paused, wakes up in the past."""
-        # The guest's `date` takes whole seconds: say one at the moment it begins.
-        await asyncio.sleep(1 - time.time() % 1)
-        command = f"date -u -s @{time.time():.0f}"
+        # The guest's `date` takes whole seconds: at once, so that no certificate is judged by yesterday's date, and
+        # again at the moment a second begins.
         try:
-            result = await asyncio.to_thread(self.link.current().run, command, _SET_CLOCK_TIMEOUT_S)
-            problem = result.stderr.decode(errors="replace").strip() if result.exit_code else None
+            await self.run(f"date -u -s @{time.time():.0f}", _SET_CLOCK_TIMEOUT_S)
+            await asyncio.sleep(1 - time.time() % 1)
+            await self.run(f"date -u -s @{time.time():.0f}", _SET_CLOCK_TIMEOUT_S)
         except GuestUnreachable as error:
-            problem = str(error)
-        if problem is None:
-            _log.info("set the guest's clock")
+            _log.warning("the guest's clock may be wrong, and cannot be set: %s", error)
         else:
-            _log.warning("the guest's clock may be wrong, and cannot be set: %s", problem)
+            _log.info("set the guest's clock")
 
-    def watch_ports(self) -> None:
-        """Offer published ports from now on."""
-        self._ports = PortWatch(self._api, self.forwards, self.link.wait_connected, self.shares.containers_changed)
+    async def freeze(self) -> None:
+        """Stop the guest's processors. Raises MonitorError."""
+        self.link.rest(True)
+        await self.monitor.execute("stop")
+
+    async def thaw(self) -> None:
+        """Let the guest run on. Raises MonitorError."""
+        await self.monitor.execute("cont")
+        self.link.rest(False)
+
+    async def load(self, paths: MachinePaths) -> None:
+        """Put the saved guest into this QEMU, which was started for that, and let it run on.
+
+        Raises MonitorError, OSError.
+        """
+        await read_state(self.monitor, paths.saved_state)
+        # The moment after which the saved state must never be used again: from here on the disk changes.
+        await asyncio.to_thread(saved.consume, paths)
+        await self.monitor.execute("cont")
+        self.link.announce(patiently=True)
+
+    async def save(self, paths: MachinePaths, paused: bool) -> None:
+        """Write the guest's state to its draft; only `cut_power` or `cancel_saving` may follow.
+
+        Raises MonitorError, OSError.
+        """
+        if not paused:
+            # Should the state be of no use later, the disk has everything up to this moment.
+            with contextlib.suppress(GuestUnreachable):
+                await self.run("sync", _SYNC_TIMEOUT_S)
+            await self.freeze()
+        draft = saved.draft(paths)
+        await write_state(self.monitor, draft)
+        await asyncio.to_thread(saved.make_durable, draft)
+
+    async def cancel_saving(self) -> None:
+        """Let the guest run on after `save` failed."""
+        try:
+            await self.monitor.execute("migrate_cancel")
+            await self.thaw()
+        except MonitorError as error:
+            _log.warning("the guest stands still and cannot be helped: %s", error)
+
+    async def share_memory(self) -> None:
+        """Have the guest report the pages it does not use, so that QEMU returns them to this computer."""
+        try:
+            await self.run(_SHARE_MEMORY, _GIVE_BACK_TIMEOUT_S)
+        except GuestUnreachable as error:
+            _log.warning("the guest's free memory is not returned: %s", error)
+
+    async def give_back(self) -> None:
+        """Have the guest drop what it has cached, and its disk forget what was deleted. Raises GuestUnreachable."""
+        await self.run(_GIVE_BACK, _GIVE_BACK_TIMEOUT_S)
+
+    async def other_streams(self) -> int:
+        """How many TCP connections into and out of the guest there are besides our own. Raises MonitorError."""
+        table = await self.monitor.human("info usernet")
+        return len(_ESTABLISHED.findall(table)) - (self.link.problem is None)
+
+    async def containers(self) -> int:
+        """How many containers run. Raises GuestUnreachable."""
+        return len(await asyncio.to_thread(self._api.containers, _CONTAINERS_TIMEOUT_S))
+
+    async def grow_disk(self, size_gib: int) -> None:
+        """Enlarge the data disk while it is in use. Raises MonitorError, GuestUnreachable when that has to wait."""
+        size_bytes = size_gib * 1024**3
+        await self.monitor.execute("block_resize", {"device": DATA_DRIVE, "size": size_bytes})
+        command = self.prepared.image.grow_data_disk_command
+        if command is None:
+            raise GuestUnreachable("The guest image is too old to enlarge a file system in use")
+        result = await asyncio.to_thread(self.link.current().run, command, _GROW_DISK_TIMEOUT_S)
+        if result.exit_code:
+            raise GuestUnreachable(result.stdout.decode(errors="replace").strip())
+
+    def watch_ports(self, on_compared: Callable[[], None]) -> None:
+        """Offer published ports from now on; `on_compared` is called each time they may have changed."""
+        self._ports = PortWatch(
+            self._api, self.forwards, self.link.wait_connected, self.shares.containers_changed, on_compared
+        )
 
     def retry_refused_ports(self) -> None:
         if self._ports is not None and self.forwards.problems:
@@ -289,9 +498,9 @@ class Guest:
         return bool(done)
 
 
-def _shares(paths: MachinePaths, image: GuestImage, monitor: Monitor, link: "GuestLink") -> Shares:
+def _shares(paths: MachinePaths, prepared: Prepared, monitor: Monitor, link: "GuestLink") -> Shares:
     loop = asyncio.get_running_loop()
-    address = str(ip_interface(image.address).ip)
+    address = str(GuestNetwork.of(prepared.settings.subnet, prepared.image).address.ip)
 
     def open_port(guest_port: int) -> int:
         """For another thread than the loop's."""
@@ -312,11 +521,6 @@ def _listen(path: Path, undo: AsyncExitStack) -> socket.socket:
     undo.callback(path.unlink, missing_ok=True)
     undo.callback(listener.close)
     return listener
-
-
-async def _end(qemu: StartedQemu) -> None:
-    qemu.process.kill()
-    await asyncio.wait([qemu.ended])
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

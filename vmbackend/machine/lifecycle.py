@@ -8,31 +8,42 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from vmbackend import host
-from vmbackend.errors import GuestUnreachable, StopFailed
+from vmbackend.errors import GuestUnreachable, MachineError, StopFailed
 from vmbackend.forward.ports import PublishedPort
-from vmbackend.machine.events import EventHub, MachineEvent
-from vmbackend.machine.guest import Guest, QemuEnded, attach, start_qemu
+from vmbackend.machine import saved
+from vmbackend.machine.adopt import adopt_qemu
+from vmbackend.machine.events import EventHub, ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
+from vmbackend.machine.guest import Guest, QemuEnded, attach, facts_to_resume, start_qemu
 from vmbackend.machine.orphan import end_orphan
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared, prepare
 from vmbackend.machine.requirements import (
     ENGINE,
+    ENGINE_RESUMED,
     KERNEL,
     PREPARED,
     QEMU_STARTED,
     QMP,
     SSH,
+    SSH_RESUMED,
+    STATE_LOADED,
     Requirement,
     Unmet,
     meet,
 )
+from vmbackend.machine.setting_keys import changed_keys, followed
 from vmbackend.machine.states import Event, State, next_state
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import load_settings
+from vmbackend.machine.usage import MEASURE_COMMAND, MachineUsage, usage_from
+from vmbackend.qemu.migration import can_migrate
+from vmbackend.qemu.qmp import MonitorError
 
 _PROBE_EVERY_S = 10.0
 # The wall clock went on by this much more than we waited: the computer slept, or its clock was put right.
@@ -42,11 +53,29 @@ _CLOCK_JUMP_S = 1.0
 _MAX_RESTARTS = 3
 _RESTART_WINDOW_S = 600.0
 
+_SAVE_TIMEOUT_S = 60.0
+_USAGE_TIMEOUT_S = 5.0
+_WAKE_TIMEOUT_S = 30.0
+# When memory is given back in a machine that is never paused.
+_IDLE_AFTER_S = 300
+# The guest reports free pages two seconds after they became free.
+_REPORTING_S = 4.0
+
+# Whether clients of the engine get through to the guest, wake it up first, or are refused.
+_Gate = Literal["open", "asleep", "shut"]
+
+# The guest's processors are stopped.
+_STILL: tuple[State, ...] = ("idle", "paused")
+
 _log = logging.getLogger(__name__)
 
 
+class ResumeFailed(Exception):
+    """The saved guest does not go on; the text says why."""
+
+
 class Machine:
-    """`start` returns at once and `events` tells how it goes on; `stop` returns when the machine is off."""
+    """`start` returns at once and `events` tells how it goes on; `stop` and `save` return when the machine is off."""
 
     def __init__(self, paths: MachinePaths, events: EventHub) -> None:
         self._paths = paths
@@ -57,8 +86,16 @@ class Machine:
         self._prepared: Prepared | None = None
         self._guest: Guest | None = None
         self._life: asyncio.Task[None] | None = None
+        self._told_forwards: set[PublishedPort] = set()
         self._restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         self._failed_tries = 0  # starts in a row whose kernel was not heard of
+        self._gate: _Gate = "open"
+        self._switching = asyncio.Lock()  # held while the guest's processors are stopped or started
+        self._changed = asyncio.Event()  # paused or resumed
+        self._resumed = False
+        self._cold_boot_reason: str | None = None
+        self._errands: set[asyncio.Task[None]] = set()  # the loop itself would forget them
+        self._loop = asyncio.get_running_loop()
         self._powering_off = False  # the guest was asked to, and may yet do it after its time was up
 
     @property
@@ -86,8 +123,17 @@ class Machine:
         """Each share: `host_path`, `guest_path`, `read_only`, and whether it is `mounted`."""
         return self._guest.shares.describe() if self._guest else []
 
-    def start(self) -> None:
-        """Begin to start, unless that was done already."""
+    def so_far(self) -> list[MachineEvent]:
+        """How it stands, as the events that tell it to somebody who knows nothing yet."""
+        told: list[MachineEvent] = [StateChanged(self._state, self._reasons)]
+        if self._phase is not None:
+            told.append(PhaseEntered(self._phase))
+        return told + [ForwardAdded(port.protocol, port.address, port.port) for port in sorted(self._told_forwards)]
+
+    async def start(self) -> None:
+        """Begin to start, unless that was done already; a paused guest goes on. Raises MonitorError."""
+        if self._state in _STILL:
+            await self.resume()
         self._powering_off = False
         if next_state(self._state, "start") is not None:
             self._restarts.clear()
@@ -110,6 +156,8 @@ class Machine:
             return
         if next_state(self._state, "stop") is None:
             return
+        if self._state in _STILL and not force:
+            await self.resume()
         before, guest = self._state, self._guest
         self._step("stop")
         if guest is None:
@@ -131,6 +179,78 @@ class Machine:
             await asyncio.wait([self._life])
         self._step("stopped")
 
+    async def follow_settings(self) -> tuple[str, ...]:
+        """Follow the saved settings as far as a running machine can; the keys of the others.
+
+        Raises MachineNotFound, InvalidSettings.
+        """
+        wanted, prepared, guest = load_settings(self._paths), self._prepared, self._guest
+        if prepared is None:
+            return ()
+        now = followed(prepared.settings, wanted)
+        if guest is not None and now.disk_gib > prepared.settings.disk_gib:
+            try:
+                await guest.grow_disk(now.disk_gib)
+            except MachineError as error:
+                _log.warning("the disk grows when the machine is restarted: %s", error)
+                now = replace(now, disk_gib=prepared.settings.disk_gib)
+        self._prepared = replace(prepared, settings=now)
+        if guest is not None:
+            guest.prepared = self._prepared
+        return changed_keys(now, wanted)
+
+    async def save(self, timeout_s: float) -> str | None:
+        """Save the running guest and end it, to go on at the next start.
+
+        One that cannot be saved is powered off within `timeout_s` instead, and why is returned in a sentence. Raises
+        StopFailed.
+        """
+        async with self._switching:
+            obstacle = await self._save()
+        if obstacle is None:
+            return None
+        await self.stop(False, timeout_s)
+        note = f"The machine `{self._paths.name}` was powered off and not saved: {obstacle.rstrip('.')}."
+        _log.warning(note)
+        return note
+
+    async def pause(self) -> None:
+        """Let the guest stand still until `resume`. Raises MachineError when it does not run."""
+        async with self._switching:
+            guest = self._guest
+            if self._state == "paused":
+                return
+            if guest is None or next_state(self._state, "pause") is None:
+                raise MachineError(
+                    f"The machine `{self._paths.name}` is {self._state}; only one that is running can be paused."
+                )
+            if self._state not in _STILL:
+                await guest.freeze()
+            self._gate = "shut"
+            self._step("pause", (f"It was paused; it goes on with `wherry machine resume {self._paths.name}`.",))
+            self._changed.set()
+
+    async def resume(self) -> None:
+        """Let a paused guest go on; one that runs is fine. Raises MachineError."""
+        async with self._switching:
+            if self._state in _STILL:
+                await self._thaw()
+            elif self._state not in ("running", "degraded"):
+                raise MachineError(f"The machine `{self._paths.name}` is {self._state}; start it instead.")
+
+    async def wake(self) -> None:
+        """Let a guest go on that was paused because nobody used it.
+
+        Raises GuestUnreachable when it was paused or is being saved for somebody.
+        """
+        async with self._switching:
+            if self._gate == "shut":
+                raise GuestUnreachable(" ".join(self._reasons) or f"The machine is {self._state}")
+            if self._gate == "asleep":
+                await self._thaw()
+            if self._guest is not None:
+                self._guest.uses.note()
+
     async def status(self) -> MachineStatus:
         """Look, then tell."""
         if self._state in ("running", "degraded") and self._guest is not None:
@@ -149,7 +269,21 @@ class Machine:
             started_at=guest.qemu.started_at if guest else None,
             ssh_port=guest.ssh_port if guest else None,
             phase=self._phase,
+            resumed=self._resumed or None,
+            cold_boot_reason=self._cold_boot_reason,
         )
+
+    async def usage(self) -> MachineUsage:
+        """What the guest uses, and what it costs this computer."""
+        guest = self._guest
+        held = host.process_memory_bytes(guest.qemu.process.pid) if guest else None
+        disk = host.disk_usage_bytes(self._paths.data_disk) if self._paths.data_disk.exists() else None
+        if guest is not None and self._gate == "open":
+            try:
+                return usage_from(await guest.run(MEASURE_COMMAND, _USAGE_TIMEOUT_S), held, disk)
+            except (GuestUnreachable, ValueError) as error:
+                _log.info("the guest does not tell what it uses: %s", error)
+        return MachineUsage(host_memory_bytes=held, host_disk_bytes=disk)
 
     async def _live(self) -> None:
         """Run the guest until it is stopped, or dies once too often."""
@@ -161,6 +295,11 @@ class Machine:
             except Unmet as unmet:
                 self._step("failed", (str(unmet),))
                 return
+            except ResumeFailed as failure:
+                if self._state == "stopping":
+                    return
+                await self._boot_anew(str(failure))
+                continue
             except QemuEnded as end:
                 if self._state == "stopping":
                     return
@@ -168,7 +307,7 @@ class Machine:
                     self._step("stop")
                     self._step("stopped")
                     return
-                was_up = self._state in ("running", "degraded")
+                was_up = self._state in ("running", "degraded", *_STILL)
                 hint = f"`{self._paths.qemu_log}` and `{self._paths.console_log}` may say why"
                 self._step("qemu_gone", (f"{end}; {hint}.",))
                 if not (was_up or end.worth_retrying) or not self._may_restart():
@@ -178,15 +317,37 @@ class Machine:
 
     async def _run_once(self, undo: AsyncExitStack) -> None:
         """From nothing to a guest that ends. Raises Unmet when it cannot be started, QemuEnded else."""
-        self._enter(PREPARED)
-        prepared = self._prepared = await meet(PREPARED, self._prepare(), False)
-        emulated = prepared.accelerator.emulated
         places = {"qemu_log": self._paths.qemu_log, "console_log": self._paths.console_log}
-        self._enter(QEMU_STARTED)
-        qemu = await meet(QEMU_STARTED, start_qemu(self._paths, prepared, undo), emulated, **places)
+        self._enter(PREPARED)
+        adopted = await adopt_qemu(self._paths, undo)
+        resuming = False
+        if adopted is None:
+            prepared = self._prepared = await meet(PREPARED, self._prepare(), False)
+            resuming = await self._can_resume(prepared)
+            self._enter(QEMU_STARTED)
+            starting = start_qemu(self._paths, prepared, undo, resuming)
+            qemu = await meet(QEMU_STARTED, starting, prepared.accelerator.emulated, **places)
+        else:
+            prepared, qemu = adopted
+            self._prepared = prepared
+        emulated = prepared.accelerator.emulated
         self._enter(QMP)
-        attaching = qemu.unless_ended(attach(self._paths, prepared, qemu, undo))
+        attaching = qemu.unless_ended(attach(self._paths, prepared, qemu, self._admit, undo))
         guest = self._guest = await meet(QMP, attaching, emulated, **places)
+        self._gate = "open"
+        self._resumed = resuming
+        if resuming:
+            await self._resume_saved(guest, emulated, places)
+        else:
+            await self._boot(guest, emulated, places)
+        guest.watch_ports(self._tell_forwards)
+        self._run_errand(guest.share_memory())
+        if adopted is not None:
+            self._run_errand(guest.set_clock())  # it may have been paused
+        await self._look_after(guest)
+
+    async def _boot(self, guest: Guest, emulated: bool, places: dict[str, Any]) -> None:
+        """Raises QemuEnded; a guest that came up in part is one all the same."""
         try:
             for requirement, work in (
                 (KERNEL, guest.console.wait_first_output),
@@ -194,7 +355,7 @@ class Machine:
                 (ENGINE, guest.wait_engine),
             ):
                 self._enter(requirement)
-                await meet(requirement, qemu.unless_ended(work()), emulated, self._failed_tries, **places)
+                await meet(requirement, guest.qemu.unless_ended(work()), emulated, self._failed_tries, **places)
         except Unmet as unmet:
             if unmet.requirement is KERNEL:
                 self._failed_tries += 1
@@ -203,17 +364,168 @@ class Machine:
         else:
             self._failed_tries = 0
             self._step("ready")
-        guest.watch_ports()
+
+    async def _resume_saved(self, guest: Guest, emulated: bool, places: dict[str, Any]) -> None:
+        """Raises ResumeFailed."""
+
+        async def load() -> None:
+            await guest.load(self._paths)
+
+        async def connect() -> None:
+            await guest.link.wait_connected()
+            self._run_errand(guest.set_clock())
+
+        try:
+            for requirement, work in (
+                (STATE_LOADED, load),
+                (SSH_RESUMED, connect),
+                (ENGINE_RESUMED, guest.wait_resumed_engine),
+            ):
+                self._enter(requirement)
+                await meet(requirement, guest.qemu.unless_ended(work()), emulated, **places)
+        except (Unmet, QemuEnded) as error:
+            raise ResumeFailed(str(error)) from error
+        await asyncio.to_thread(saved.discard, self._paths)
+        self._step("ready")
+
+    async def _look_after(self, guest: Guest) -> None:
+        """Until QEMU ends. Nothing is asked of a guest that nobody uses. Raises QemuEnded."""
         while True:
             expected = time.time() + _PROBE_EVERY_S
-            await asyncio.wait([qemu.ended], timeout=_PROBE_EVERY_S)
-            if qemu.ended.done():
-                raise qemu.end()
-            if abs(time.time() - expected) > _CLOCK_JUMP_S:
+            still = self._state in _STILL
+            wait_s = None if still else min(_PROBE_EVERY_S, self._idle_limit_s(guest))
+            self._changed.clear()
+            changed = asyncio.create_task(self._changed.wait())
+            await asyncio.wait([guest.qemu.ended, changed], timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            if guest.qemu.ended.done():
+                raise guest.qemu.end()
+            if self._state not in ("running", "degraded"):
+                continue
+            if not still and time.time() - expected > _CLOCK_JUMP_S:
                 await guest.set_clock()
-            await self._probe(guest)
+            if guest.uses.in_use or self._state == "degraded" or guest.link.problem or await self._stalled(guest):
+                await self._probe(guest)
             guest.retry_refused_ports()
             guest.shares.poke()
+            try:
+                await self._rest_when_idle(guest)
+            except MachineError as error:
+                _log.info("not paused: %s", error)
+
+    async def _stalled(self, guest: Guest) -> bool:
+        try:
+            return await guest.stalled_by_full_disk(self._paths.directory) is not None
+        except MonitorError:
+            return False  # QEMU is ending, and its end is told
+
+    async def _rest_when_idle(self, guest: Guest) -> None:
+        """With nobody using it: memory first, then the processors. Raises GuestUnreachable, MonitorError."""
+        if guest.uses.idle_for_s < self._idle_limit_s(guest):
+            return
+        if await guest.other_streams() > 0 or await guest.containers() > 0:
+            guest.uses.note()  # ask again after as long as before
+            return
+        await guest.give_back()
+        if not guest.prepared.settings.idle_pause_s:
+            guest.uses.note()
+            return
+        await asyncio.wait([guest.qemu.ended], timeout=_REPORTING_S)
+        async with self._switching:
+            if next_state(self._state, "rest") is None or guest.qemu.ended.done():
+                return
+            # Closed before looking: a client that comes after the look finds the gate closed, and wakes the guest.
+            self._gate = "asleep"
+            if guest.uses.idle_for_s < _REPORTING_S:
+                self._gate = "open"
+                return
+            await guest.freeze()
+            self._step("rest", ("No container runs and nobody uses it; it wakes up by itself when somebody does.",))
+            self._changed.set()
+
+    def _idle_limit_s(self, guest: Guest) -> int:
+        return guest.prepared.settings.idle_pause_s or _IDLE_AFTER_S
+
+    async def _thaw(self) -> None:
+        guest = self._guest
+        assert guest is not None, "a paused machine has a guest"
+        await guest.thaw()
+        self._gate = "open"
+        self._step("resume")
+        self._changed.set()
+        self._run_errand(guest.set_clock())
+
+    def _admit(self) -> None:
+        """Called in a thread for each client of the engine: let it pass, wake the guest, or raise GuestUnreachable."""
+        if self._gate == "open":
+            return
+        waking = asyncio.run_coroutine_threadsafe(self.wake(), self._loop)
+        try:
+            waking.result(_WAKE_TIMEOUT_S)
+        except TimeoutError:
+            raise GuestUnreachable("The machine does not wake up") from None
+        except MonitorError as error:
+            raise GuestUnreachable(str(error)) from error
+
+    async def _save(self) -> str | None:
+        """Save the guest and end it; returns why it still runs, or is off without having been saved."""
+        guest, before = self._guest, self._state
+        if guest is None or before not in ("running", "degraded", *_STILL):
+            return f"it was {before}"
+        if not can_migrate(guest.monitor.version):
+            return "QEMU is older than 8.2"
+        facts = facts_to_resume(self._paths, guest.prepared)
+        self._gate = "shut"
+        self._step("stop")
+        try:
+            async with asyncio.timeout(_SAVE_TIMEOUT_S):
+                await guest.qemu.unless_ended(guest.save(self._paths, before in _STILL))
+            await guest.cut_power()
+            await self._wait_life()
+            await asyncio.to_thread(saved.keep, self._paths, facts)
+        except (MachineError, QemuEnded, OSError) as error:
+            if guest.qemu.ended.done():
+                await self._wait_life()
+                self._step("stopped")
+            else:
+                await guest.cancel_saving()
+                self._gate = "open"
+                self._set("running", ())
+            await asyncio.to_thread(saved.discard, self._paths)
+            return str(error) or f"it took longer than {_SAVE_TIMEOUT_S:.0f} s"
+        self._step("saved")
+        return None
+
+    async def _wait_life(self) -> None:
+        if self._life is not None:
+            await asyncio.wait([self._life])
+
+    async def _can_resume(self, prepared: Prepared) -> bool:
+        """Whether there is a saved guest that can go on; one that cannot is discarded."""
+        state = await asyncio.to_thread(saved.read, self._paths)
+        if isinstance(state, saved.SavedState):
+            facts = facts_to_resume(self._paths, prepared)
+            obstacle = await asyncio.to_thread(state.obstacle, self._paths, facts)
+            if obstacle is None:
+                return True
+        else:
+            obstacle = state
+        if obstacle is not None:
+            await self._boot_anew(obstacle)
+        else:
+            await asyncio.to_thread(saved.discard, self._paths)
+        return False
+
+    async def _boot_anew(self, obstacle: str) -> None:
+        await asyncio.to_thread(saved.discard, self._paths)
+        self._cold_boot_reason = f"The saved machine could not go on and was started anew: {obstacle.rstrip('.')}."
+        _log.warning(self._cold_boot_reason)
+        self._set(self._state, (self._cold_boot_reason,))
+
+    def _run_errand(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     async def _prepare(self) -> Prepared:
         done = await end_orphan(self._paths)
@@ -224,9 +536,15 @@ class Machine:
     async def _probe(self, guest: Guest) -> None:
         problems = [*guest.forwards.problems, *guest.shares.problems]
         try:
-            await guest.ping()
+            stalled = await guest.stalled_by_full_disk(self._paths.directory)
+            if stalled is not None:
+                problems = [stalled]  # whatever else does not work follows from it
+            else:
+                await guest.ping()
         except GuestUnreachable as error:
             problems = [guest.link.problem or str(error), *problems]
+        except MonitorError:
+            return  # QEMU is ending, and its end is told
         before = self._state
         self._step("probe_failed" if problems else "probe_ok", tuple(problems))
         if before == "degraded" and self._state == "running":
@@ -242,10 +560,11 @@ class Machine:
 
     def _forget_guest(self) -> None:
         self._guest = None
+        self._tell_forwards()
 
     def _enter(self, requirement: Requirement) -> None:
         self._phase = requirement.name
-        self._publish()
+        self._events.publish(PhaseEntered(requirement.name))
 
     def _step(self, event: Event, reasons: tuple[str, ...] = ()) -> None:
         """Follow the table; an event that means nothing in this state changes nothing."""
@@ -256,7 +575,13 @@ class Machine:
     def _set(self, state: State, reasons: tuple[str, ...]) -> None:
         _log.info("%s -> %s %s", self._state, state, " ".join(reasons))
         self._state, self._reasons, self._phase = state, reasons, None
-        self._publish()
+        self._events.publish(StateChanged(state, reasons))
 
-    def _publish(self) -> None:
-        self._events.publish(MachineEvent(self._state, self._phase, self._reasons))
+    def _tell_forwards(self) -> None:
+        """Publish what has changed of the published ports since the last time."""
+        active = set(self.forwards)
+        for port in sorted(self._told_forwards - active):
+            self._events.publish(ForwardRemoved(port.protocol, port.address, port.port))
+        for port in sorted(active - self._told_forwards):
+            self._events.publish(ForwardAdded(port.protocol, port.address, port.port))
+        self._told_forwards = active

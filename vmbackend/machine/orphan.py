@@ -1,7 +1,7 @@
 """A QEMU whose hostagent was killed.
 
-Its monitor was connected to that hostagent and takes no other, so it cannot be adopted. Its guest still answers
-SSH: it is asked to power off, which keeps its data, and QEMU is killed only when that fails.
+One that cannot be adopted (see `adopt`), or is not wanted any more, is ended here. Its guest still answers SSH: it is
+asked to power off, which keeps its data, and QEMU is killed only when that fails.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def end_orphan(paths: MachinePaths) -> str | None:
     try:
         await asyncio.to_thread(_ask_to_power_off, paths, record)
         gone = await _wait_gone(record, _POWEROFF_TIMEOUT_S)
-    except (MachineError, OSError) as error:
+    except (MachineError, OSError, KeyError) as error:
         _log.warning("orphaned QEMU %d cannot be powered off: %s", record.pid, error)
         gone = False
     if not gone:

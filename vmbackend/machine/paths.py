@@ -12,6 +12,7 @@ from pathlib import Path
 from vmbackend import host
 
 _MAX_SOCKET_PATH_BYTES = 103
+_KEPT_CONSOLES = 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ class MachinePaths:
         return self.directory / "data.qcow2"
 
     @property
+    def saved_state(self) -> Path:
+        """A saved guest: the contents of its memory and devices. Worth something only with `saved_record`."""
+        return self.directory / "saved.state"
+
+    @property
+    def saved_record(self) -> Path:
+        """What the saved guest belongs to; it is taken away before that guest runs on."""
+        return self.directory / "saved.json"
+
+    @property
     def client_key(self) -> Path:
         """The hostagent's private SSH key."""
         return self.directory / "client_key"
@@ -43,6 +54,15 @@ class MachinePaths:
     def guest_host_key(self) -> Path:
         """The guest's private SSH host key, made here, so that the guest is known before the first connection."""
         return self.directory / "guest_host_key"
+
+    @property
+    def guest_settings(self) -> Path:
+        """What the guest reads of the settings; a proxy's password may be in it."""
+        return self.directory / "guest-settings"
+
+    @property
+    def ca_certificates(self) -> Path:
+        return self.directory / "ca-certificates.pem"
 
     @property
     def hostagent_lock(self) -> Path:
@@ -81,9 +101,10 @@ class MachinePaths:
         return self.directory / "console.log"
 
     @property
-    def previous_console_log(self) -> Path:
-        """The console of the start before: what a guest that died had to say."""
-        return self.directory / "console.previous.log"
+    def console_logs(self) -> tuple[Path, ...]:
+        """The consoles of the last starts, this one's first: what a guest that died had to say."""
+        earlier = (self.directory / f"console.{age}.log" for age in range(1, _KEPT_CONSOLES))
+        return (self.console_log, *earlier)
 
     @property
     def engine_socket(self) -> Path:
@@ -96,6 +117,11 @@ class MachinePaths:
     @property
     def qmp_socket(self) -> Path:
         return self._sockets / "qmp.sock"
+
+    @property
+    def rescue_socket(self) -> Path:
+        """Where QEMU listens for a hostagent that comes after the one that started it."""
+        return self._sockets / "rescue.sock"
 
     @property
     def console_socket(self) -> Path:

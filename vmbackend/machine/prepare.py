@@ -1,11 +1,15 @@
 """What a start needs: found, checked, or made."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from vmbackend import host
+from vmbackend.host.candidate import Candidate
 from vmbackend.images.guest_image import GuestImage, find_guest_image, verify_contents
-from vmbackend.machine.config import MachineSettings
+from vmbackend.machine.config import MachineSettings, settings_from_json, settings_to_json
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.qemu.accelerator import AcceleratorChoice, choose_accelerator
 from vmbackend.qemu.disks import ensure_data_disk
@@ -23,6 +27,36 @@ class Prepared:
     machine: str
     accelerator: AcceleratorChoice
     tsc_khz: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For QEMU's record: a later hostagent might find some of it changed."""
+        return {
+            "settings": settings_to_json(self.settings),
+            "arch": self.image.arch,
+            "image": str(self.image.directory),
+            "image_version": self.image.version,
+            "qemu": [str(self.qemu.system), str(self.qemu.img), self.qemu.origin],
+            "machine": self.machine,
+            "accelerator": asdict(self.accelerator),
+            "tsc_khz": self.tsc_khz,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Prepared":
+        """Raises MachineError when the image is gone, KeyError, TypeError, ValueError."""
+        image = find_guest_image(document["arch"], document["image"])
+        if image.version != document["image_version"]:
+            raise ValueError(f"its image was {document['image_version']}, which {image.version} has replaced")
+        system, img, origin = document["qemu"]
+        accelerator = document["accelerator"]
+        return cls(
+            settings_from_json(document["settings"], Path("of the running QEMU")),
+            image,
+            QemuPrograms(Path(system), Path(img), origin),
+            document["machine"],
+            AcceleratorChoice(Candidate(**accelerator["candidate"]), accelerator["reason"]),
+            document["tsc_khz"],
+        )
 
 
 async def prepare(paths: MachinePaths, settings: MachineSettings) -> Prepared:

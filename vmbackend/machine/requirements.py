@@ -28,6 +28,11 @@ KERNEL = Requirement("kernel", 2.5, "`{console_log}` is the guest's console; ano
 SSH = Requirement("ssh", 20, "`{console_log}` is the guest's console")
 ENGINE = Requirement("engine", 20, "`{console_log}` is the guest's console, and the engine writes its errors there")
 
+# Of a saved guest: one that is not heard of soon is booted anew instead.
+STATE_LOADED = Requirement("saved state loaded", 10, "`{qemu_log}` has what QEMU said")
+SSH_RESUMED = Requirement("ssh", 10, "`{console_log}` is the guest's console")
+ENGINE_RESUMED = Requirement("engine", 10, "`{console_log}` is the guest's console")
+
 ORDER = (PREPARED, QEMU_STARTED, QMP, KERNEL, SSH, ENGINE)
 EMULATION_FACTOR = 6
 

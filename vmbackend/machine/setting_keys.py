@@ -12,7 +12,7 @@ _SIZE = re.compile(r"(\d+)([MGT]?)(?:i?B)?", re.IGNORECASE)
 _MIB_OF_UNIT = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
-# "now": a running machine follows at once; "restart": once it has been off. Also a saved machine starts anew then.
+# "now": a running machine follows at once; "restart": once it has been off.
 Effect = Literal["now", "restart"]
 
 
@@ -69,7 +69,7 @@ def _or_nothing(value: str | None) -> str:
     return value or ""
 
 
-def _size(field: str, help: str, parse: Callable[[str], int], unit: str, effect: Effect = "restart") -> SettingKey:
+def _size(field: str, help: str, effect: Effect, parse: Callable[[str], int], unit: str) -> SettingKey:
     return SettingKey(field, help, effect, parse, lambda size: f"{size}{unit}")
 
 
@@ -79,14 +79,14 @@ def _texts(field: str, help: str, effect: Effect = "restart") -> SettingKey:
 
 SETTING_KEYS: Mapping[str, SettingKey] = {
     "cpus": SettingKey("cpus", "number of processors", "restart", _number),
-    "memory": _size("memory_mib", "2G, or MiB as a number", _mib, "M"),
-    "swap": _size("swap_mib", "swap file on the machine's disk: 1G, or MiB as a number; 0: none", _mib, "M"),
-    "disk": _size("disk_gib", "64G, or GiB as a number; a disk can only grow", _gib, "G"),
+    "memory": _size("memory_mib", "2G, or MiB as a number", "restart", _mib, "M"),
+    "swap": _size("swap_mib", "swap file on the machine's disk: 1G, or MiB as a number; 0: none", "restart", _mib, "M"),
+    "disk": _size("disk_gib", "64G, or GiB as a number; a disk can only grow", "now", _gib, "G"),
     "accelerator": SettingKey("accelerator", "auto, kvm, hvf, whpx or tcg", "restart", str),
     "publish_address": SettingKey(
         "publish_address", "this computer's address for published ports (127.0.0.1; 0.0.0.0: all)", "restart", str
     ),
-    "subnet": SettingKey("subnet", "the machine's own network, if another has 10.0.2.0/24", "restart", str),
+    "subnet": SettingKey("subnet", "the machine's own network, 192.168.77.0/24; empty: 10.0.2.0/24", "restart", str),
     "dns": _texts("dns", "name servers, with commas; empty: those of this computer"),
     "http_proxy": SettingKey("http_proxy", "proxy for the engine's pulls over HTTP", "restart", str),
     "https_proxy": SettingKey("https_proxy", "proxy for the engine's pulls over HTTPS", "restart", str),
@@ -94,8 +94,8 @@ SETTING_KEYS: Mapping[str, SettingKey] = {
     "ca_certificates": _texts("ca_certificates", "files of certificates to trust (PEM), with commas"),
     "shares": _texts("shares", "folders the machine sees, PATH or PATH:ro, with commas; ~ is your home"),
     "start_at_login": SettingKey("start_at_login", "start it when you log in", "now", _flag, _flag_text),
-    "idle_pause_s": SettingKey("idle_pause_s", "seconds without use until it pauses; 0: never", "restart", _number),
-    "save_on_stop": SettingKey("save_on_stop", "keep the memory when it stops", "restart", _flag, _flag_text),
+    "idle_pause_s": SettingKey("idle_pause_s", "seconds without use until it pauses; 0: never", "now", _number),
+    "save_on_stop": SettingKey("save_on_stop", "keep the memory when it stops", "now", _flag, _flag_text),
     "qemu_dir": SettingKey(
         "qemu_dir", "folder with QEMU's programs; empty: look for them", "restart", _optional, _or_nothing
     ),
@@ -124,6 +124,12 @@ def changed_settings(settings: MachineSettings, changes: Mapping[str, str]) -> M
 def setting_texts(settings: MachineSettings) -> dict[str, str]:
     """All settings, in the words `changed_settings` takes."""
     return {name: key.text(getattr(settings, key.field)) for name, key in SETTING_KEYS.items()}
+
+
+def followed(running: MachineSettings, saved: MachineSettings) -> MachineSettings:
+    """What a machine that runs with some settings makes of others: it follows those it can."""
+    now = [key.field for key in SETTING_KEYS.values() if key.effect == "now"]
+    return replace(running, **{field: getattr(saved, field) for field in now})
 
 
 def changed_keys(before: MachineSettings, after: MachineSettings) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ class MachineStatus:
 
     `reasons` says, in sentences, why the state is not the wanted one. `accelerator` is QEMU's name of what runs
     the guest ("kvm", "hvf", "whpx", "tcg"), None before the first start. `phase` names the requirement being
-    waited for while starting. `pid` is QEMU's; `started_at` is in seconds since 1970.
+    waited for while starting. `resumed`: it goes on where it was saved; `cold_boot_reason` says in a sentence why a
+    saved machine booted anew. `pid` is QEMU's; `started_at` is in seconds since 1970.
     """
 
     name: str
@@ -27,6 +28,8 @@ class MachineStatus:
     started_at: float | None = None
     ssh_port: int | None = None
     phase: str | None = None
+    resumed: bool | None = None
+    cold_boot_reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "reasons": list(self.reasons)}

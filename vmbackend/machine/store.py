@@ -105,10 +105,18 @@ class ProcessRecord:
         return host.process_start_time(self.pid) == self.start_time
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file of this user's, so that a reader finds the old text or the new one. Raises OSError."""
-    draft = path.with_name(f"{path.name}.new")
+def write_atomically(path: Path, text: str, durable: bool = False) -> None:
+    """Replace a file of this user's, so that a reader finds the old text or the new one. Raises OSError.
+
+    A `durable` one is on the disk when this returns.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")  # two processes may write the same file
     with draft.open("w", encoding="utf-8") as stream:
         stream.write(text)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
     host.make_private(draft)
     os.replace(draft, path)
+    if durable:
+        host.sync_directory(path.parent)

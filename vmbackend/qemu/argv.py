@@ -1,19 +1,26 @@
 """QEMU's command line as a pure function of facts."""
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmbackend import host
 from vmbackend.host.candidate import Candidate
 from vmbackend.images.guest_image import GuestImage
+from vmbackend.machine.network import GuestNetwork
 
 # How virtio devices are attached, by machine type. microvm has no PCI bus, which is why it starts sooner.
 _VIRTIO_SUFFIX = {"microvm": "device", "q35": "pci", "virt": "pci"}
 _MACHINE_OPTIONS = {"microvm": "microvm,acpi=on", "q35": "q35", "virt": "virt"}
 _CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 
+# Pages the guest does not use are given back to this computer; where it takes none, QEMU would complain of each.
+_FREE_PAGE_REPORTING = ",free-page-reporting=on" if host.TAKES_PAGES_BACK else ""
+
 NETDEV = "net0"
+DATA_DRIVE = "data"
+# A write that finds no room on this computer's disk pauses the guest instead of failing in it: it can go on later.
+_DATA_DISK_OPTIONS = "format=qcow2,discard=unmap,detect-zeroes=unmap,werror=enospc"
 
 EMULATION = {
     # Several threads: each virtual CPU on its own. A named model: `max` with two CPUs has crashed guests on QEMU 7.2.
@@ -27,8 +34,10 @@ class LaunchFacts:
     """All that a command line depends on.
 
     `qmp_address` and `console_address` are listening sockets of ours (`unix:PATH` or `tcp:HOST:PORT`): QEMU
-    connects to them, so nobody else can. `handed_in_files` and `handed_in_texts` map firmware configuration names
-    to files and to short texts. `tsc_khz` spares an emulated x86 guest from measuring its clock.
+    connects to them, so nobody else can. On `rescue_socket`, in a private folder, it listens for a second monitor.
+    `handed_in_files` and `handed_in_texts` map firmware configuration names to files and to short texts. `tsc_khz`
+    spares an emulated x86 guest from measuring its clock. `incoming`: the guest's state will be read in through QMP,
+    and the guest stays paused after that.
     """
 
     program: Path
@@ -39,17 +48,20 @@ class LaunchFacts:
     memory_mib: int
     data_disk: Path
     qmp_address: str
+    rescue_socket: Path | None
     console_address: str
     console_log: Path
+    network: GuestNetwork
     tsc_khz: int | None
     handed_in_files: Mapping[str, Path]
     handed_in_texts: Mapping[str, str]
+    incoming: bool = False
 
 
 def build_argv(facts: LaunchFacts) -> list[str]:
     """The argument list, program first."""
     image, suffix = facts.image, _VIRTIO_SUFFIX[facts.machine]
-    address = ipaddress.ip_interface(image.address)
+    network = facts.network
     return [
         *_base(facts.program, facts.machine, facts.accelerator, facts.cpus, facts.memory_mib),
         *("-kernel", str(image.kernel)),
@@ -57,17 +69,20 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *("-append", _cmdline(facts)),
         *("-chardev", f"socket,id=qmp,{_socket(facts.qmp_address)}"),
         *("-mon", "chardev=qmp,mode=control"),
+        *_rescue_monitor(facts.rescue_socket),
         *("-chardev", f"socket,id=console,{_socket(facts.console_address)},logfile={_escaped(facts.console_log)}"),
         *("-serial", "chardev:console"),
         *_disk("system", image.system, image.system_serial, suffix, "format=raw,readonly=on"),
-        *_disk("data", facts.data_disk, image.data_serial, suffix, "format=qcow2,discard=unmap,detect-zeroes=unmap"),
+        *_disk(DATA_DRIVE, facts.data_disk, image.data_serial, suffix, _DATA_DISK_OPTIONS),
         # QEMU picks the host's port itself: one chosen here could be taken a moment later.
         "-netdev",
-        f"user,id={NETDEV},net={address.network},host={image.gateway},dns={image.dns},"
-        f"hostfwd=tcp:127.0.0.1:0-{address.ip}:{image.ssh_port}",
+        f"user,id={NETDEV},net={network.address.network},host={network.gateway},dns={network.dns},"
+        f"hostfwd=tcp:127.0.0.1:0-{network.address.ip}:{image.ssh_port}",
         *("-device", f"virtio-net-{suffix},netdev={NETDEV}"),
         *("-device", f"virtio-rng-{suffix}"),
+        *("-device", f"virtio-balloon-{suffix}{_FREE_PAGE_REPORTING}"),
         *_fw_cfg(facts),
+        *(("-S", "-incoming", "defer") if facts.incoming else ()),
     ]
 
 
@@ -105,6 +120,15 @@ def _disk(name: str, path: Path, serial: str, suffix: str, options: str) -> list
     return [
         *("-drive", f"if=none,id={name},file={_escaped(path)},{options}"),
         *("-device", f"virtio-blk-{suffix},drive={name},serial={serial}"),
+    ]
+
+
+def _rescue_monitor(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    return [
+        *("-chardev", f"socket,id=rescue,path={_escaped(path)},server=on,wait=off"),
+        *("-mon", "chardev=rescue,mode=control"),
     ]
 
 

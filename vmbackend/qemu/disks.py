@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from vmbackend import host
-from vmbackend.errors import DiskDamaged
+from vmbackend.errors import DiskDamaged, InvalidSettings
 
 _GIB = 1024**3
 _MAGIC = b"QFI\xfb"
@@ -34,7 +34,7 @@ def virtual_size_bytes(path: Path) -> int:
 
 
 def ensure_data_disk(qemu_img: Path, path: Path, size_gib: int) -> None:
-    """Create the disk, or grow it to `size_gib`. Never shrinks. Raises DiskDamaged, OSError."""
+    """Create the disk, or grow it to `size_gib`. Never shrinks. Raises InvalidSettings, DiskDamaged, OSError."""
     wanted = size_gib * _GIB
     if not path.exists():
         # A name of its own until it is complete: a power cut must not leave half a header under the real name.
@@ -47,11 +47,23 @@ def ensure_data_disk(qemu_img: Path, path: Path, size_gib: int) -> None:
     have = virtual_size_bytes(path)
     if have < wanted:
         _qemu_img(qemu_img, "resize", "-q", "-f", "qcow2", str(path), str(wanted))
-    elif have > wanted:
-        raise DiskDamaged(
+    else:
+        refuse_smaller(path, size_gib)
+
+
+def refuse_smaller(path: Path, size_gib: int) -> None:
+    """Raises InvalidSettings when the disk is larger than that, DiskDamaged, OSError."""
+    have = virtual_size_bytes(path)
+    if have > size_gib * _GIB:
+        raise InvalidSettings(
             f"The machine's disk {path} has {have // _GIB} GiB and cannot shrink to {size_gib} GiB; "
-            f"set `disk_gib` to {have // _GIB} or more."
+            f"set `disk` to {have // _GIB}G or more."
         )
+
+
+def compress_disk(qemu_img: Path, path: Path, target: Path) -> None:
+    """Write a copy with compressed clusters and without what is empty. Raises DiskDamaged."""
+    _qemu_img(qemu_img, "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", str(path), str(target))
 
 
 def _qemu_img(program: Path, *arguments: str) -> None:

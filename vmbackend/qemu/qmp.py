@@ -1,10 +1,17 @@
-"""QEMU's monitor. QEMU connects to a listener of ours, which closes after the first connection."""
+"""QEMU's monitor. QEMU connects to a listener of ours, which closes after the first connection, and listens for the
+hostagent that may come after us.
+"""
 
 import asyncio
+import os
 import re
 import socket
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
 
 from vmbackend.errors import MachineError, StartFailed
 
@@ -21,6 +28,13 @@ class Monitor:
     def __init__(self, client: QMPClient) -> None:
         self._client = client
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """QEMU's version, such as (7, 2, 22)."""
+        assert self._client.greeting is not None, "a monitor is made of a client that was greeted"
+        numbers: Any = self._client.greeting.QMP.version["qemu"]
+        return (numbers["major"], numbers["minor"], numbers["micro"])
+
     @classmethod
     async def accept(cls, listener: socket.socket) -> "Monitor":
         """Wait for QEMU on `listener` and negotiate; the listener stays the caller's. Raises StartFailed."""
@@ -32,9 +46,28 @@ class Monitor:
             raise StartFailed(f"QEMU's monitor did not answer as it should ({error})") from error
         return cls(client)
 
-    async def execute(self, command: str) -> object:
+    @classmethod
+    async def connect(cls, path: Path) -> "Monitor":
+        """Connect to a socket on which QEMU listens. Raises StartFailed."""
+        client = QMPClient("wherry")
         try:
-            return await self._client.execute(command)
+            await client.connect(os.fspath(path))
+        except QMPError as error:
+            raise StartFailed(f"QEMU's monitor did not answer as it should ({error})") from error
+        return cls(client)
+
+    async def wait_lost(self) -> None:
+        """Until the session has ended, most often because QEMU has."""
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
+
+    def events(self, name: str) -> AbstractContextManager[EventListener]:
+        """The events of that name while inside the block."""
+        return self._client.listener(name)
+
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        try:
+            return await self._client.execute(command, arguments)
         except QMPError as error:
             raise MonitorError(f"QEMU refused `{command}` ({error})") from error
 

@@ -61,6 +61,10 @@ class GuestConnection:
         transport.set_keepalive(_KEEPALIVE_S)
         return connection
 
+    def keep_alive(self, wanted: bool) -> None:
+        """Whether an idle connection is tried from time to time, as it is at first."""
+        self._transport.set_keepalive(_KEEPALIVE_S if wanted else 0)
+
     def open_unix(self, path: str) -> paramiko.Channel:
         """A stream to a unix socket in the guest."""
         try:

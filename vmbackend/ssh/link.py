@@ -30,11 +30,17 @@ class GuestLink:
         self._attempt: asyncio.Future[GuestConnection] | None = None
         self._announced = asyncio.Event()
         self._connected = asyncio.Event()
+        self._failures = 0
         self._task = asyncio.create_task(self._keep())
         self.problem: str | None = "SSH to the guest has not been tried yet"
 
-    def announce(self) -> None:
-        """The guest says that its SSH server is up: do not wait any longer with the next attempt."""
+    def announce(self, patiently: bool = False) -> None:
+        """The guest's SSH server is up: do not wait any longer with the next attempt.
+
+        `patiently` for one that was up before, and at most takes its time: nothing is gained by asking it again.
+        """
+        if patiently:
+            self._failures = len(_ANSWER_TIMEOUTS_S)
         self._announced.set()
 
     async def wait_connected(self) -> None:
@@ -46,6 +52,11 @@ class GuestLink:
         if connection is None:
             raise GuestUnreachable(self.problem or "The SSH connection to the guest is being made")
         return connection
+
+    def rest(self, resting: bool) -> None:
+        """Send nothing by ourselves to a guest that stands still: QEMU would give the connection up in the end."""
+        if self._connection is not None:
+            self._connection.keep_alive(not resting)
 
     async def drop_if_dead(self, timeout_s: float) -> None:
         """Give the connection up when the guest does not answer on it; a new one follows."""
@@ -65,7 +76,6 @@ class GuestLink:
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
-        failures = 0
         await self._wait_announced(_FIRST_ATTEMPT_AFTER_S)
         while True:
             lost = asyncio.Event()
@@ -73,17 +83,17 @@ class GuestLink:
             def on_lost(event: asyncio.Event = lost) -> None:
                 loop.call_soon_threadsafe(event.set)
 
-            timeout_s = _ANSWER_TIMEOUTS_S[min(failures, len(_ANSWER_TIMEOUTS_S) - 1)]
+            timeout_s = _ANSWER_TIMEOUTS_S[min(self._failures, len(_ANSWER_TIMEOUTS_S) - 1)]
             try:
                 # Shielded: a thread cannot be cancelled, so `close` waits for what it brings.
                 self._attempt = asyncio.ensure_future(asyncio.to_thread(self._connect, timeout_s, on_lost))
                 self._connection = await asyncio.shield(self._attempt)
             except (GuestUnreachable, paramiko.SSHException, OSError) as error:
-                failures += 1
+                self._failures += 1
                 self.problem = str(error)
                 await self._wait_announced(_RETRY_S)
                 continue
-            failures = 0
+            self._failures = 0
             self.problem = None
             self._connected.set()
             await lost.wait()

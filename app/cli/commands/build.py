@@ -14,6 +14,7 @@ from app.cli.transfers import show_transfer
 from app.core.errors import UserError
 from app.engine.errors import EngineError
 from app.services import builds
+from app.services.build_caches import write_caches
 from app.services.build_outputs import OutputTo, parse_output, write_output
 from app.services.images import with_default_tag
 from app.services.registry_logins import Logins, server_of
@@ -31,7 +32,10 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--no-cache", action="store_true", help="do every step anew")
     parser.add_argument("--pull", action="store_true", help="look for newer base images")
-    parser.add_argument("--cache-from", action="append", default=[], metavar="IMAGE")
+    parser.add_argument("--cache-from", action="append", default=[], metavar="IMAGE|type=registry|local,...")
+    parser.add_argument(
+        "--cache-to", action="append", default=[], metavar="type=registry|local|inline,...", help="export the cache"
+    )
     parser.add_argument("--platform", default="", metavar="OS/ARCH")
     parser.add_argument("--network", default="", metavar="MODE", help="of RUN: default, none, host or a network")
     parser.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS")
@@ -72,7 +76,7 @@ def run(context: Context, arguments: Namespace) -> int:
         )
     options = _options(arguments)
     if arguments.check:
-        report, clean = builds.check(options)
+        report, clean = builds.check(context.client, options)
         sys.stdout.write(f"{report}\n")
         return 0 if clean else 1
     outputs = [parse_output(text) for text in arguments.output]
@@ -91,6 +95,7 @@ def run(context: Context, arguments: Namespace) -> int:
     if arguments.metadata_file:
         facts = {"containerimage.config.digest": image_id, "image.name": ",".join(options.tags)}
         arguments.metadata_file.write_text(json.dumps(facts, indent=2) + "\n")
+    write_caches(context.client, image_id, options.cache_to)
     for output in outputs:
         write_output(context.client, image_id, options.tags, output, sys.stdout.buffer)
     if any(output.push for output in outputs):
@@ -146,6 +151,7 @@ def _options(arguments: Namespace) -> builds.BuildOptions:
     options.build_args = dict(_argument(entry) for entry in arguments.build_arg)
     options.labels = dict(entry.partition("=")[::2] for entry in arguments.label)
     options.no_cache, options.pull, options.cache_from = arguments.no_cache, arguments.pull, arguments.cache_from
+    options.cache_to = arguments.cache_to
     options.network, options.add_hosts = arguments.network, arguments.add_host
     options.memory_bytes, options.shm_bytes = _size(arguments.memory), _size(arguments.shm_size)
     options.secrets = dict(_secret(entry) for entry in arguments.secret)

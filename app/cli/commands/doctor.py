@@ -1,5 +1,6 @@
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from app.cli.context import Context
 from app.cli.exit_codes import FAILED
@@ -13,10 +14,18 @@ _COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 def configure(parser: ArgumentParser) -> None:
     parser.epilog = "The exit code is 1 if a check fails, else 0."
     add_format_option(parser)
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FILE", help="write a zip archive with logs and facts, without secrets"
+    )
 
 
 def run(context: Context, arguments: Namespace) -> int:
     checks = run_checks(context.backend, context.locations)
+    if arguments.bundle is not None:
+        from app.services.bundle import write_bundle
+
+        names = write_bundle(arguments.bundle, context.backend, checks, lambda: context.machines)
+        sys.stderr.write(f"wherry: {arguments.bundle} has {', '.join(names)}; look through it before you share it\n")
     if arguments.format == "json":
         print_json(checks)
     else:

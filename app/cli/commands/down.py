@@ -11,6 +11,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(context: Context, arguments: Namespace) -> int:
     with Activity() as activity:
-        context.backend.down(activity.phase)
-    sys.stdout.write("The engine is stopped.\n")
+        status = context.backend.down(activity.phase)
+    sys.stderr.writelines(f"{reason}\n" for reason in status.reasons)
+    sys.stdout.write(f"The engine is {status.state}.\n")
     return 0

@@ -14,9 +14,11 @@ def configure(parser: ArgumentParser) -> None:
 def run(context: Context, arguments: Namespace) -> int:
     status = context.backend.status()
     answers = status.state in ("running", "degraded")
+    # Looking does not wake a machine up.
+    available = answers or status.state == "idle"
     if arguments.format == "json":
         print_json(status)
-        return 0 if answers else FAILED
+        return 0 if available else FAILED
     facts = {"state": status.state, "backend": status.backend, "host": status.host, **status.detail}
     if answers:
         info = context.client.info()
@@ -27,4 +29,4 @@ def run(context: Context, arguments: Namespace) -> int:
         label = f"{name.replace('_', ' ')}:"
         sys.stdout.write(f"{label:{width}} {value}\n")
     sys.stdout.writelines(f"{reason}\n" for reason in status.reasons)
-    return 0 if answers else FAILED
+    return 0 if available else FAILED

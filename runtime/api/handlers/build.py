@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
 
 from runtime.api import filters, wire
 from runtime.api.errors import message_of
+from runtime.api.handlers.registries import credentials_by_domain
 from runtime.api.handlers.swarm import refuse
 from runtime.api.http1 import Answer, Hijacked, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
-from runtime.api.thread_streams import body_file
+from runtime.api.thread_streams import body_file, produced
 from runtime.engine.build.cache import CacheEntry
 from runtime.engine.build.output import ImageMade, Message
 from runtime.engine.engine import Engine
 from runtime.engine.options.build import build_request
 from runtime.errors import InvalidParameter, NotSupported, WherryError
-
-if TYPE_CHECKING:
-    from runtime.registry.transport import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +28,7 @@ PRUNE_FILTERS = ("id", "inuse", "parent", "private", "shared", "type", "until", 
 
 async def build(engine: Engine, request: Request) -> Answer:
     wanted = build_request(request.query, request.headers.get(SECRETS_HEADER, ""))
-    configured = _configured(request)
-
-    def credentials(domain: str) -> Credentials:
-        from runtime.registry.transport import Credentials
-
-        found = configured.get(domain) or configured.get("https://index.docker.io/v1/" if domain == "docker.io" else "")
-        found = found or {}
-        return Credentials(found.get("username", ""), found.get("password", ""), found.get("identitytoken", ""))
-
+    credentials = credentials_by_domain(request)
     messages = engine.builds.build(wanted, body_file(request.body_chunks()), credentials)
     first = await anext(messages, None)  # what fails before is answered with a status
     return StreamResponse(_lines(first, messages, wanted.quiet), headers={"Content-Type": "application/json"})
@@ -79,14 +67,11 @@ def _line(message: Message, quiet: bool) -> bytes:
     return b"" if quiet else wire.build_line(message)
 
 
-def _configured(request: Request) -> dict[str, dict[str, str]]:
-    """X-Registry-Config: credentials by host, as the client has them; unreadable ones are none."""
-    text = request.headers.get("x-registry-config", "")
-    try:
-        document: Any = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-        return {host: {key.lower(): str(value) for key, value in entry.items()} for host, entry in document.items()}
-    except (ValueError, AttributeError):
-        return {}
+async def export_cache(engine: Engine, request: Request) -> Answer:
+    """Ours: the cache of an image just built, as a tar of an OCI layout."""
+    write = engine.builds.built.writer(request.query.text("image"), request.query.text("mode") or "min")
+    chunks = produced(lambda out: asyncio.to_thread(write, out))
+    return StreamResponse(chunks, headers={"Content-Type": "application/x-tar"})
 
 
 async def prune(engine: Engine, request: Request) -> Answer:
@@ -116,6 +101,7 @@ async def cancel(engine: Engine, request: Request) -> Answer:
 ROUTES: list[Route] = [
     ("POST", "/build", build),
     ("POST", "/build/agents", lend_agent),
+    ("GET", "/build/cache", export_cache),
     ("POST", "/build/prune", prune),
     ("POST", "/build/cancel", cancel),
     ("POST", "/session", refuse(NO_BUILDKIT)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from runtime.api import filters, wire
@@ -16,13 +16,14 @@ from runtime.engine.distribution.service import Distribution, Transfer
 from runtime.engine.engine import Engine
 from runtime.errors import InvalidParameter, NotFound
 from runtime.oci.image import parse_platform, platform_matches, platform_text
-from runtime.oci.reference import Reference, parse, parse_name
+from runtime.oci.reference import DEFAULT_DOMAIN, Reference, parse, parse_name
 
 if TYPE_CHECKING:
     from runtime.registry.transport import Credentials
 
 SEARCH_FILTERS = ("is-automated", "is-official", "stars")
 SEARCH_LIMIT = 25
+HUB_KEY = "https://index.docker.io/v1/"  # what clients call docker.io
 AUTH_FIELDS = ("serveraddress", "username", "password", "identitytoken")
 
 
@@ -43,6 +44,24 @@ def credentials_of(request: Request) -> Credentials:
         except ValueError:
             pass
     return Credentials(username, password, fields.get("identitytoken", ""), fields.get("registrytoken", ""))
+
+
+def credentials_by_domain(request: Request) -> Callable[[str], Credentials]:
+    """X-Registry-Config: credentials by host, as the client has them; unreadable ones are none."""
+    text = request.headers.get("x-registry-config", "")
+    try:
+        document: Any = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
+        known = {host: {key.lower(): str(value) for key, value in entry.items()} for host, entry in document.items()}
+    except (ValueError, AttributeError):
+        known = {}
+
+    def credentials(domain: str) -> Credentials:
+        from runtime.registry.transport import Credentials
+
+        found = known.get(domain) or known.get(HUB_KEY if domain == DEFAULT_DOMAIN else "") or {}
+        return Credentials(found.get("username", ""), found.get("password", ""), found.get("identitytoken", ""))
+
+    return credentials
 
 
 async def pull(engine: Engine, request: Request) -> Answer:
@@ -130,7 +149,19 @@ async def auth(engine: Engine, request: Request) -> Answer:
     return json_response({"Status": "Login Succeeded", "IdentityToken": identity_token})
 
 
+async def verify(engine: Engine, request: Request) -> Answer:
+    """Ours, not Docker's: `image` (any number; all if none) and `repair`; see docs/api.md."""
+    names = request.query.texts("image")
+    found = [engine.images.get(name) for name in names] if names else engine.images.all()
+    chosen = list({image.id: image for image in found}.values())
+    transfer = await engine.distribution.verify(
+        chosen, request.query.flag("repair"), credentials_by_domain(request), engine.image_service.running_on
+    )
+    return _stream(engine.distribution, transfer)
+
+
 ROUTES: list[Route] = [
+    ("POST", "/wherry/images/verify", verify),
     ("POST", "/auth", auth),
     ("POST", "/images/{name:path}/push", push),
     ("GET", "/images/search", search),

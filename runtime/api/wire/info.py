@@ -139,7 +139,7 @@ def info(engine: Engine, api_version: tuple[int, int], debug: bool, firewall: Se
         "Isolation": "",
         "InitBinary": "tini",
         **{f"{part}Commit": _commit(api_version) for part in ("Containerd", "Runc", "Init")},
-        "SecurityOptions": _security_options(),
+        "SecurityOptions": _security_options(engine.settings.user_ids is not None),
         "CDISpecDirs": [str(directory) for directory in engine.settings.cdi_spec_dirs],
         "DiscoveredDevices": [
             {"Source": "cdi", "ID": name} for name in sorted(cdi.Registry.read(engine.settings.cdi_spec_dirs).devices)
@@ -205,8 +205,10 @@ def _commit(api_version: tuple[int, int]) -> dict[str, str]:
     return {"ID": UNKNOWN, "Expected": UNKNOWN} if api_version <= EXPECTED_COMMITS_UNTIL else {"ID": UNKNOWN}
 
 
-def _security_options() -> list[str]:
+def _security_options(remapped: bool) -> list[str]:
     options = ["name=seccomp,profile=builtin"]
+    if remapped:
+        options.append("name=userns")
     if os.path.exists("/proc/self/ns/cgroup"):
         options.append("name=cgroupns")
     return options

@@ -9,6 +9,7 @@ import logging
 from runtime.content.images import ImageStore
 from runtime.content.ingest import Ingest
 from runtime.dockerfile.model import BuildPlan, PlannedStage
+from runtime.engine.build.cache_export import CacheExporter
 from runtime.engine.build.output import BuildOutput, Part, Text
 from runtime.engine.build.stage import Job, StageBuild
 from runtime.engine.build.state import StageState
@@ -21,10 +22,10 @@ SAVE_EVERY_S = 2.0  # what an engine that is killed loses of a build
 
 
 class Build:
-    def __init__(self, job: Job, plan: BuildPlan, output: BuildOutput) -> None:
+    def __init__(self, job: Job, plan: BuildPlan, output: BuildOutput, exporter: CacheExporter) -> None:
         self._job = job
         self._plan = plan
-        self._output = output
+        self._exporter = exporter
         self._first = output.part()  # what comes before the first stage
         self._parts = {planned.stage.index: output.part() for planned in plan.stages}
         self._last = output.part()
@@ -45,6 +46,7 @@ class Build:
         if not state.image_id:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
         image_id = await asyncio.to_thread(_finish, images, ingest, state, references)
+        await self._exporter.export(self._job, self._plan, image_id, self._last)
         await self._say_end(image_id, references)
         return image_id
 

@@ -110,6 +110,11 @@ class BuildCache:
         self._store.note("build", key, asdict(entry))
         return Hit(key, cast(History, entry.history), entry.new_layer)
 
+    def entries(self, keys: Iterable[str]) -> dict[str, CacheEntry]:
+        """Those that are there, in this order, each once."""
+        found = ((key, self._store.get("build", key)) for key in dict.fromkeys(keys))
+        return {key: CacheEntry(**document) for key, document in found if document is not None}
+
     def put(self, key: str, parent: str, history: History, layer: NewLayer | None, description: str) -> None:
         """To be called once the layer is sealed, for the next engine believes the store."""
         now_ns = time.time_ns()
@@ -152,24 +157,32 @@ def find_in_images(
     images: Iterable[Image], before: Sequence[History], created_by: str
 ) -> tuple[History, NewLayer | None] | None:
     """The next step as one of the `--cache-from` images has it: its history goes on from `before` with `created_by`."""
-    count = len(before)
     for image in images:
-        history = image.config.get("history") or []
-        if len(history) <= count or [_identity(entry) for entry in history[:count]] != [
-            _identity(entry) for entry in before
-        ]:
+        found = find_in_history(image.config.get("history") or [], before, created_by)
+        if found is None:
             continue
-        found = history[count]
-        if found.get("created_by", "") != created_by:
-            continue
-        if found.get("empty_layer"):
-            return found, None
-        number = sum(not entry.get("empty_layer") for entry in history[:count])
+        history, number = found
+        if number is None:
+            return history, None
         if number < len(image.layers):
-            return found, NewLayer(
-                image.chain_ids[number], image.config["rootfs"]["diff_ids"][number], image.layers[number]
-            )
+            diff_id = image.config["rootfs"]["diff_ids"][number]
+            return history, NewLayer(image.chain_ids[number], diff_id, image.layers[number])
     return None
+
+
+def find_in_history(
+    history: Sequence[History], before: Sequence[History], created_by: str
+) -> tuple[History, int | None] | None:
+    """The next step of an image's history, and the number of its layer (None without one)."""
+    count = len(before)
+    if len(history) <= count or [*map(_identity, history[:count])] != [*map(_identity, before)]:
+        return None
+    found = history[count]
+    if found.get("created_by", "") != created_by:
+        return None
+    if found.get("empty_layer"):
+        return found, None
+    return found, sum(not entry.get("empty_layer") for entry in history[:count])
 
 
 def _identity(entry: History) -> tuple[str, str, bool]:

@@ -232,7 +232,7 @@ class Provider:
                         raise NotSupported("RUN --mount=type=cache,from=: caches begin empty in this version of Wherry")
                     path = await held.enter_async_context(self._caches.use(mount))
                     options = ("rbind", "rprivate", *(("ro",) if mount.read_only else ()), *_subpath(mount.source))
-                    extras.mounts.append(HostMount(str(path), target, options))
+                    extras.mounts.append(HostMount(str(path), target, options, stored=True))
                 else:
                     extras.mounts.append(await self._bind(held, mount, source, target))
             if script and script.interpreted:
@@ -249,7 +249,7 @@ class Provider:
         else:
             lower = list(source.lower) or [str(self._place)]
         if mount.read_only and len(lower) == 1:  # overlayfs wants two layers
-            return HostMount(lower[0], target, ("rbind", "ro", "rprivate", *_subpath(path)))
+            return HostMount(lower[0], target, ("rbind", "ro", "rprivate", *_subpath(path)), stored=True)
         layers = [f"lowerdir+={layer}" for layer in lower]
         if mount.read_only:
             return HostMount("overlay", target, ("ro", *layers, *_subpath(path)), "overlay")
@@ -272,7 +272,7 @@ class Provider:
         path = self._scratch_secret(id, extras, data)
         os.chown(path, mount.uid or 0, mount.gid or 0)
         path.chmod(0o400 if mount.mode is None else mount.mode)
-        extras.mounts.append(HostMount(str(path), target, ("bind", "ro", "rprivate")))
+        extras.mounts.append(HostMount(str(path), target, ("bind", "ro", "rprivate"), stored=True))
         extras.targets.append(target)
 
     async def _agent(self, held: AsyncExitStack, id: str, mount: RunMount, target: str, extras: Extras) -> None:
@@ -306,7 +306,8 @@ class Provider:
         path = self._scratch / f"script-{secrets.token_hex(4)}"
         path.write_text(script.text)
         path.chmod(0o755)
-        extras.mounts.append(HostMount(str(path), f"{SCRIPT_DIRECTORY}/{script.name}", ("bind", "ro", "rprivate")))
+        target = f"{SCRIPT_DIRECTORY}/{script.name}"
+        extras.mounts.append(HostMount(str(path), target, ("bind", "ro", "rprivate"), stored=True))
 
 
 def _subpath(path: str) -> tuple[str, ...]:

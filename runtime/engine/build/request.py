@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.engine.build.cache_documents import CacheSpec
+
 
 @dataclass(frozen=True)
 class BuildRequest:
     """`host_config` holds the limits and networking of RUN steps as Docker's HostConfig names them.
 
     A value of `build_args` is None when the client named the argument only. `cache_from`: with any, only what these
-    images have is taken from the cache. `dockerfile_text` is a Dockerfile that came beside the context. `contexts`:
-    by name `docker-image://NAME`, a URL, or `directory:PATH` in the context. `agents`: tokens of lent SSH agents.
+    images have is taken from the cache; `imports` come on top of it. `dockerfile_text` is a Dockerfile that came
+    beside the context. `contexts`: by name `docker-image://NAME`, a URL, or `directory:PATH` in the context.
+    `agents`: tokens of lent SSH agents.
     """
 
     dockerfile: str = "Dockerfile"
@@ -26,6 +29,8 @@ class BuildRequest:
     no_cache: bool = False
     pull: bool = False
     cache_from: tuple[str, ...] = ()
+    imports: tuple[CacheSpec, ...] = ()
+    exports: tuple[CacheSpec, ...] = ()
     platform: str = ""
     quiet: bool = False
     keep_intermediate: bool = False

@@ -17,21 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.cgroups import Cgroup, host_facts, open_cgroup
+from runtime.cgroups import host_facts, open_cgroup
 from runtime.content.snapshots import OverlayRootfs, Snapshots
-from runtime.engine import sharing
+from runtime.engine import sharing, user_namespaces
 from runtime.engine.bundle import Bundles
 from runtime.engine.container import Container
+from runtime.engine.launching import END_TIMEOUT_S, end_and_delete, launch
 from runtime.engine.networks import NetworkService
 from runtime.engine.options import verify_limits
 from runtime.engine.processes import ProcessTable
 from runtime.engine.settings import EngineSettings
 from runtime.engine.spec_gen import HostMount
-from runtime.errors import WherryError
 
 log = logging.getLogger(__name__)
 
-END_TIMEOUT_S = 10.0
 # Files made only so that something can be mounted on them.
 MOUNT_POINTS = ("etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", ".dockerenv")
 
@@ -115,6 +114,7 @@ class StepRunner:
         container = Container(
             id, f"build-{id[:12]}", 0, "", "", config, host_config, {}, {}, self._settings.containers_dir / id
         )
+        user_namespaces.check(container.options, self._settings.user_ids)
         container.networks = self._networks.plan(container.options)
         async with AsyncExitStack() as undo:
             donor = sharing.network_donor(container, self._find_container)
@@ -125,37 +125,11 @@ class StepRunner:
             undo.callback(self._mounts.by_id.pop, id)
             spec = self._bundles.write(container, rootfs, member, [], sharing.Shared(), cgroup.path)
             cgroup.create(spec["linux"]["resources"])
-            undo.push_async_callback(_end_and_delete, cgroup)
-            extra_fds: dict[str, int] = {}
-            if member.sandbox:
-                extra_fds["netns"] = member.sandbox.fd
-            cgroup_fd = cgroup.open_fd()
-            if cgroup_fd is not None:
-                extra_fds["cgroup"] = cgroup_fd
-
-            async def launch(fds: Mapping[str, int]) -> Any:
-                lower = rootfs.lower or [str(self._settings.rootfs_dir)]  # FROM scratch: an empty directory
-                overlay = {"type": "overlay", "lower": lower, "upper": rootfs.upper, "work": rootfs.work}
-                join = [] if cgroup_fd is not None else cgroup.join_paths()
-                return await self._processes.link.run(id, self._bundles.directory(container), overlay, join, fds)
-
+            undo.push_async_callback(end_and_delete, cgroup)
             listener = container.hub.listen()
-            try:
-                live = await self._processes.start(
-                    (id, ""),
-                    launch,
-                    terminal=False,
-                    stdin=False,
-                    sink=lambda stream, data: None,
-                    hub=container.hub,
-                    extra_fds=extra_fds,
-                )
-            finally:
-                if cgroup_fd is not None:
-                    os.close(cgroup_fd)
-            if member.sandbox:  # the command's processes hold the namespace from here on
-                member.sandbox.close()
-                member.sandbox = None
+            bundle = self._bundles.directory(container)
+            tree = OverlayRootfs(rootfs.lower or [str(self._settings.rootfs_dir)], rootfs.upper, rootfs.work)
+            live = await launch(self._processes, container, bundle, tree, cgroup, member, lambda stream, data: None)
             try:
                 live.ended.add_done_callback(lambda _: container.hub.end())
                 async for stream, data in listener:
@@ -243,16 +217,3 @@ def _remove_if_empty(path: Path) -> bool:
     except OSError:  # not empty
         return False
     return True
-
-
-async def _end_and_delete(cgroup: Cgroup) -> None:
-    """What the command left running goes with it, as in a container."""
-    cgroup.kill()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(END_TIMEOUT_S):
-            while cgroup.pids():
-                await asyncio.sleep(0.005)  # the kernel tells nobody when a v1 cgroup empties
-    try:
-        cgroup.delete()
-    except (WherryError, OSError) as error:
-        log.warning("the cgroup %s stays for now: %s", cgroup.path, error)

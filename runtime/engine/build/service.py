@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import posixpath
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.snapshots import Snapshots
 from runtime.content.trash import Trash
+from runtime.dockerfile.errors import DockerfileError, excerpt
 from runtime.dockerfile.ignore import Matcher, file_names, parse_file
 from runtime.dockerfile.model import BuildPlan, Dockerfile
 from runtime.dockerfile.parser import parse
@@ -26,6 +27,7 @@ from runtime.engine.build.agents import Agents
 from runtime.engine.build.arguments import SOURCE_DATE_EPOCH, BuildArguments
 from runtime.engine.build.build import Build
 from runtime.engine.build.cache import BuildCache, CacheEntry
+from runtime.engine.build.cache_export import BuiltSteps, CacheExporter
 from runtime.engine.build.context import Context
 from runtime.engine.build.mounts import CacheDirectories, Provider, Scratch
 from runtime.engine.build.named import NamedContexts
@@ -65,6 +67,7 @@ class BuildService:
     ) -> None:
         self.cache = cache
         self.agents = Agents()
+        self.built = BuiltSteps(cache, images)
         self._settings = settings
         self._images = images
         self._snapshots = snapshots
@@ -94,13 +97,16 @@ class BuildService:
                     request = replace(request, dockerfile_text=only)
             else:
                 await asyncio.to_thread(context.receive, body)
+            exporter = CacheExporter(self.built, self._distribution.settings, credentials)
+            imported = await exporter.imported(request.imports, context, opened)
             named = NamedContexts()
             await named.fill(request.contexts, context, self._directory, opened)
             agents = opened.enter_context(self.agents.taken(request.agents))
             text = _dockerfile_text(request, context)
-            dockerfile = parse(text)
             arguments = BuildArguments(request.build_args, _platform_arguments(request))
-            steps = plan(dockerfile, request.target, arguments.given, arguments.platforms, request.contexts)
+            with _showing(text, request):
+                dockerfile = parse(text)
+                steps = plan(dockerfile, request.target, arguments.given, arguments.platforms, request.contexts)
             arguments.set_globals(steps.global_args)
             with self._images.ingest() as ingest, self._scratch.made() as scratch:
                 place = self._settings.rootfs_dir
@@ -123,8 +129,9 @@ class BuildService:
                     _epoch(arguments),
                     _count(dockerfile, steps, request),
                     self._cache_images(request),
+                    imported,
                 )
-                async for message in self._run(job, steps, references):
+                async for message in self._run(job, steps, references, exporter):
                     yield message
 
     async def prune(
@@ -138,9 +145,11 @@ class BuildService:
         self._events.publish(Event("builder", "prune", "", {"reclaimed": str(freed_bytes)}))
         return removed, freed_bytes
 
-    async def _run(self, job: Job, steps: BuildPlan, references: list[Reference]) -> AsyncIterator[Message]:
+    async def _run(
+        self, job: Job, steps: BuildPlan, references: list[Reference], exporter: CacheExporter
+    ) -> AsyncIterator[Message]:
         output = BuildOutput()
-        running = asyncio.create_task(Build(job, steps, output).run(self._images, job.ingest, references))
+        running = asyncio.create_task(Build(job, steps, output, exporter).run(self._images, job.ingest, references))
         running.add_done_callback(lambda _: output.end())
         try:
             async for message in output.messages():
@@ -229,6 +238,19 @@ def _dockerfile_text(request: BuildRequest, context: Context) -> bytes:
     if not text.strip():
         raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
     return text
+
+
+@contextmanager
+def _showing(text: bytes, request: BuildRequest) -> Iterator[None]:
+    """A mistake found before anything is told is told with the part of the Dockerfile it is in."""
+    try:
+        yield
+    except DockerfileError as error:
+        if error.location is None:
+            raise
+        source = text.decode("utf-8", "replace").removeprefix("\ufeff")
+        shown = excerpt(source, error.location, posixpath.basename(request.dockerfile) or DEFAULT_DOCKERFILE)
+        raise DockerfileError(f"{error}\n{shown}", error.location) from None
 
 
 def _leave_out(context: Context, dockerfile: str) -> None:

@@ -27,6 +27,7 @@ from runtime.engine import faults
 from runtime.engine.build import copies, metadata, trees
 from runtime.engine.build.arguments import BuildArguments
 from runtime.engine.build.cache import LINKED, BuildCache, Hit, find_in_images, key_of
+from runtime.engine.build.cache_transfer import ImportedCache
 from runtime.engine.build.context import Context
 from runtime.engine.build.copying import make_working_directory
 from runtime.engine.build.expanding import expanded
@@ -76,6 +77,8 @@ class Job:
     epoch_s: int | None
     total_steps: int
     cache_images: list[Image] = field(default_factory=list)
+    imported: list[ImportedCache] = field(default_factory=list)
+    used: dict[int, list[str]] = field(default_factory=dict)  # the cache's keys, by stage
     states: dict[int, StageState] = field(default_factory=dict)  # of the stages that are done
     unsaved: list[tuple[str, str, History, NewLayer | None, str]] = field(default_factory=list)
 
@@ -178,7 +181,8 @@ class StageBuild:
         With the parent LINKED the layer is the same on whatever there is below it.
         """
         key = key_of(parent, created_by, self.job.epoch_s, inputs)
-        if hit := self._find(key, created_by):
+        self.job.used.setdefault(self.index, []).append(key)
+        if hit := self._find(key, created_by) or await self._import(key, parent, created_by):
             await self.part.say(" ---> Using cache\n")
             layer = hit.layer
             if layer and parent == LINKED:
@@ -197,7 +201,7 @@ class StageBuild:
         if self.state.author:
             history["author"] = self.state.author
         self.state.add(history, layer)
-        self.job.unsaved.append((key, "" if parent == LINKED else parent, history, layer, created_by))
+        self._note(key, parent, history, layer, created_by)
 
     def _find(self, key: str, created_by: str) -> Hit | None:
         request = self.job.request
@@ -213,6 +217,29 @@ class StageBuild:
         ):
             return None  # the image has been removed meanwhile
         return Hit(key, *found)
+
+    async def _import(self, key: str, parent: str, created_by: str) -> Hit | None:
+        """From the caches that the request names. One that fails is told of, and nothing more."""
+        if self.job.request.no_cache:
+            return None
+        for imported in self.job.imported:
+            step = imported.steps.find(key, self.state.history, created_by)
+            if step is None:
+                continue
+            below, ingest = self.state.chain_ids, self.job.ingest
+            work = asyncio.to_thread(imported.layer, step, below, ingest)
+            try:
+                layer = await to_the_end(asyncio.ensure_future(work))
+            except (WherryError, OSError) as error:
+                await self.part.say(f" ---> [Warning] the imported cache has not been used: {error}\n")
+                continue
+            self._note(key, parent, step.history, layer, created_by)
+            return Hit(key, step.history, layer)
+        return None
+
+    def _note(self, key: str, parent: str, history: History, layer: NewLayer | None, created_by: str) -> None:
+        """For the cache, once it is saved."""
+        self.job.unsaved.append((key, "" if parent == LINKED else parent, history, layer, created_by))
 
     async def take_layer(self, rootfs: OverlayRootfs, mount_targets: Sequence[str] = ()) -> NewLayer | None:
         """The changes as a layer, None if there are none."""

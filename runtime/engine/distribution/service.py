@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from runtime.content.image import Image
@@ -97,6 +97,26 @@ class Distribution:
             self._publish(Event("image", "push", reference.familiar(), {"name": reference.familiar_name()}))
 
         return await self._begin(Transfer(feed, run, push.cancel))
+
+    async def verify(
+        self,
+        chosen: Sequence[Image],
+        repair: bool,
+        credentials: Callable[[str], Credentials],
+        running_on: Callable[[str], str],
+    ) -> Transfer:
+        """Has begun when this returns. Arguments: `Verify`."""
+        from runtime.engine.distribution.verify import Verify
+
+        async def call(work: Callable[[], None]) -> None:
+            work()
+
+        def on_loop(work: Callable[[], None]) -> None:
+            asyncio.run_coroutine_threadsafe(call(work), self._loop).result()
+
+        feed = Feed()
+        verify = Verify(self._images, chosen, repair, credentials, self.settings, feed, running_on, on_loop)
+        return await self._begin(Transfer(feed, verify.run, verify.cancel))
 
     def _publish(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._events.publish, event)

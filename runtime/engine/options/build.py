@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from runtime.engine.build.cache_documents import parse_spec
 from runtime.engine.build.request import BuildRequest
 from runtime.errors import InvalidParameter, NotSupported
 
@@ -32,6 +33,7 @@ class Query(Protocol):
 def build_request(query: Query, secrets: str = "") -> BuildRequest:
     """`secrets`: {id: base64} in base64url. Raises InvalidParameter, NotSupported."""
     _refuse(query)
+    sources = _document(query, "cachefrom", list, lambda value: isinstance(value, str))
     return BuildRequest(
         dockerfile=query.text("dockerfile") or "Dockerfile",
         remote=query.text("remote"),
@@ -41,7 +43,9 @@ def build_request(query: Query, secrets: str = "") -> BuildRequest:
         labels=_document(query, "labels", dict, lambda value: isinstance(value, str)),
         no_cache=query.flag("nocache"),
         pull=query.flag("pull"),
-        cache_from=tuple(_document(query, "cachefrom", list, lambda value: isinstance(value, str))),
+        cache_from=tuple(source for source in sources if "type=" not in source),
+        imports=tuple(parse_spec(source) for source in sources if "type=" in source),
+        exports=tuple(map(parse_spec, _document(query, "cacheto", list, lambda value: isinstance(value, str)))),
         platform=query.text("platform"),
         quiet=query.flag("q"),
         keep_intermediate=not query.flag("rm", True) and not query.flag("forcerm"),

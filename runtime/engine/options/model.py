@@ -176,6 +176,7 @@ class Options:
     ipc_mode: str
     uts_mode: str
     cgroupns_mode: str
+    userns_mode: str
     cgroup_parent: str
     annotations: dict[str, str]
     dns: list[str]

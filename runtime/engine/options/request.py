@@ -91,6 +91,7 @@ def parse(config: Document, host: Document, networking: Document, image: Documen
         ipc_mode=namespace_mode("IpcMode", host),
         uts_mode=namespace_mode("UTSMode", host),
         cgroupns_mode=namespace_mode("CgroupnsMode", host),
+        userns_mode=namespace_mode("UsernsMode", host),
         cgroup_parent=host.get("CgroupParent") or "",
         annotations=_annotations(host),
         dns=[ip("--dns", address) for address in host.get("Dns") or []],
@@ -112,7 +113,6 @@ def _refuse(config: Document, host: Document) -> None:
         raise InvalidParameter(f"unknown or invalid runtime name: {runtime}")
     if (isolation := host.get("Isolation") or "default") != "default":
         raise InvalidParameter(f"invalid isolation '{isolation}' on linux")
-    namespace_mode("UsernsMode", host)
     if host.get("UTSMode") == "host" and config.get("Hostname"):
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
 

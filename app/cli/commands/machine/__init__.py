@@ -18,14 +18,22 @@ VERBS = {
     "create": "Make a machine without starting it",
     "start": "Start a machine, making it if need be",
     "stop": "Stop a machine",
+    "pause": "Let a machine stand still",
+    "resume": "Let a paused machine go on",
     "restart": "Stop a machine and start it again",
     "status": "Show where a machine stands",
     "logs": "Show what a machine's parts wrote",
     "ssh": "Run a command, or a shell, in a machine",
     "set": "Show or change a machine's settings",
+    "resize": "Change a machine's sizes; its disk can grow while it runs",
+    "export": "Write a machine that is off to a file",
+    "import": "Make a machine of an exported file",
     "rm": "Remove a machine with everything in it",
     "reset": "Give a machine an empty disk, keeping its settings",
 }
+
+# Where the verb is a word of Python's.
+_MODULES = {"import": "import_"}
 
 # The verb has its own parser, made here, so that its help is its own.
 PASSES_ARGUMENTS_ON = True
@@ -52,7 +60,7 @@ def run(context: Context, arguments: Namespace) -> int:
     if verb not in VERBS:
         sys.stderr.write(f"wherry: there is no command 'machine {verb}'.\nRun 'wherry machine --help' for a list.\n")
         return USAGE
-    module = import_module(f"{__name__}.{verb}")
+    module = import_module(f"{__name__}.{_MODULES.get(verb, verb)}")
     parser = Parser(
         prog=f"wherry machine {verb}",
         description=VERBS[verb] + ".",

@@ -1,5 +1,6 @@
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 
 from app.cli.commands.machine import examples, existing_name, name_and_changes
 from app.cli.context import Context
@@ -18,21 +19,27 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, arguments: Namespace) -> int:
-    from vmbackend import changed_settings, setting_texts
+    from vmbackend import setting_texts
 
     name, changes = name_and_changes(context, arguments.words)
-    settings = context.machines.settings(existing_name(context, name))
+    existing_name(context, name)
     if changes:
-        at_restart = context.machines.set(name, changed_settings(settings, changes))
-        if at_restart:
-            sys.stdout.write(
-                f"Takes effect when the machine is restarted: {', '.join(at_restart)}.\n"
-                f"Run: wherry machine restart {name}\n"
-            )
+        change(context, name, changes)
         return 0
-    texts = setting_texts(settings)
+    texts = setting_texts(context.machines.settings(name))
     if arguments.json:
         print_json(texts)
     else:
         sys.stdout.writelines(f"{key}={value}\n" for key, value in texts.items())
     return 0
+
+
+def change(context: Context, name: str, changes: Mapping[str, str]) -> None:
+    """Change settings, and say which of them a running machine does not follow yet. Raises MachineError."""
+    from vmbackend import changed_settings
+
+    waiting = context.machines.set(name, changed_settings(context.machines.settings(name), changes))
+    if waiting:
+        sys.stdout.write(
+            f"Takes effect when the machine is restarted: {', '.join(waiting)}.\nRun: wherry machine restart {name}\n"
+        )

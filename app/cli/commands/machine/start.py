@@ -26,4 +26,6 @@ def run(context: Context, arguments: Namespace) -> int:
 def tell_started(status: "MachineStatus") -> None:
     sys.stdout.write(f"The machine {status.name} is {status.state} at {status.engine_host}\n")
     sys.stdout.writelines(f"{reason}\n" for reason in status.reasons)
+    if status.cold_boot_reason:
+        sys.stderr.write(f"{status.cold_boot_reason}\n")
     sys.stdout.write(f"For other programs: export DOCKER_HOST={status.engine_host}\n")
