@@ -1,4 +1,4 @@
-"""HTTP/1.1 on asyncio streams, with connection hijacking; h11 is used here and nowhere else.
+"""HTTP/1.1 on asyncio streams, with connection hijacking.
 
 A handler gets a `Request` and returns a `Response` (a whole body), a `StreamResponse` (headers at once, chunks as
 they come), or calls `Request.hijack()` and afterwards owns the raw connection (Engine API, "Attach to a container").
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import logging
 import select
@@ -17,8 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-import h11
-
+from runtime.api.http1_codec import NEED_DATA, Event, Head, Headers, ProtocolError, ServerCodec
 from runtime.errors import Cancelled, InvalidParameter
 
 log = logging.getLogger(__name__)
@@ -28,9 +26,7 @@ MAX_JSON_BYTES = 16 << 20
 HEADER_TIMEOUT_S = 30  # from a request's first byte to the end of its headers; an idle connection may stay for ever
 JSON_TIMEOUT_S = 60  # for a JSON body; archives may take their time
 READ_BYTES = 1 << 16
-_HEADS_KEPT = 128
 LINGER_S = 1
-Headers = list[tuple[str, str]]
 
 
 class Response:
@@ -120,16 +116,15 @@ def _filter_values(values: Any) -> list[str]:
 class Request:
     """One request; `body_chunks()` or `json()` reads its body."""
 
-    def __init__(self, connection: _Connection, event: h11.Request) -> None:
+    def __init__(self, connection: _Connection, head: Head) -> None:
         self._connection = connection
-        self.method = event.method.decode("ascii")
-        target = event.target.decode("ascii", "replace")
-        path, _, query = target.partition("?")
+        self.method = head.method
+        path, _, query = head.target.partition("?")
         if "://" in path:  # absolute form, RFC 9112 §3.2.2
             path = "/" + path.split("://", 1)[1].partition("/")[2]
         self.path = unquote(path)
         self.query = Query(query)
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+        self.headers = head.headers
         self.params: dict[str, str] = {}
         self.api_version: tuple[int, int] = (0, 0)
 
@@ -211,35 +206,29 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self.headers = headers
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._codec = ServerCodec(MAX_HEADER_BYTES)
         self._hijacked = False
-        self._method = ""
 
-    async def _next_event(self) -> Any:
-        while True:
-            event = self._h11.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            if self._h11.they_are_waiting_for_100_continue:
-                self._write(h11.InformationalResponse(status_code=100, headers=[]))
-            self._h11.receive_data(await self._reader.read(READ_BYTES))
+    async def _next_event(self) -> Event:
+        while (event := self._codec.next_event()) is NEED_DATA:
+            self._write(self._codec.take_continue())
+            self._codec.receive(await self._reader.read(READ_BYTES))
+        return event
 
-    async def _next_request(self) -> Any:
+    async def _next_request(self) -> Event:
         """As long as the client likes until its first byte, HEADER_TIMEOUT_S from then on (TimeoutError)."""
-        event = self._h11.next_event()
-        if event is not h11.NEED_DATA:
+        event = self._codec.next_event()
+        if event is not NEED_DATA:
             return event
-        if not self._h11.trailing_data[0]:
-            self._h11.receive_data(await self._reader.read(READ_BYTES))
-            event = self._h11.next_event()  # nearly always all of it
-            if event is not h11.NEED_DATA:
+        if not self._codec.has_begun:
+            self._codec.receive(await self._reader.read(READ_BYTES))
+            event = self._codec.next_event()  # nearly always all of it
+            if event is not NEED_DATA:
                 return event
         async with asyncio.timeout(HEADER_TIMEOUT_S):
             return await self._next_event()
 
-    def _write(self, *events: Any) -> None:
-        """In one piece: every write wakes the client."""
-        data = b"".join(self._h11.send(event) or b"" for event in events)
+    def _write(self, data: bytes) -> None:
         if data:
             self._writer.write(data)
 
@@ -249,25 +238,23 @@ class _Connection:
         arrived: list[
             bytes
         ] = []  # clients cut archives into pieces of a few hundred bytes: what is here goes on at once
-        while self._h11.their_state is h11.SEND_BODY:
+        while self._codec.is_reading:
             try:
-                event = self._h11.next_event()
-                if event is h11.NEED_DATA:
+                event = self._codec.next_event()
+                if event is NEED_DATA:
                     if arrived:
                         yield b"".join(arrived)
                         arrived = []
                     async with asyncio.timeout_at(deadline):
                         event = await self._next_event()
-            except h11.RemoteProtocolError as error:
+            except ProtocolError as error:
                 if self._reader.at_eof():
                     raise Cancelled("the client went away in the middle of the request's body") from None
                 raise InvalidParameter(f"malformed HTTP request: {error}") from None
             except ConnectionError:
                 raise Cancelled("the client went away in the middle of the request's body") from None
-            if isinstance(event, h11.Data):
-                arrived.append(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                break
+            if isinstance(event, bytes):
+                arrived.append(event)
         if arrived:
             yield b"".join(arrived)
 
@@ -275,28 +262,24 @@ class _Connection:
         async for _ in self.body():
             pass
         self._hijacked = True
-        rest, _ = self._h11.trailing_data
         self._writer.write(head)
         await self._writer.drain()
-        return rest, self._reader, self._writer
+        return self._codec.rest(), self._reader, self._writer
 
     async def serve(self, handler: Handler) -> None:
         while True:
             try:
-                event = await self._next_request()
-            except h11.RemoteProtocolError as error:
-                await self._refuse(*_explained(error))
+                head = await self._next_request()
+            except ProtocolError as error:
+                what = "" if error.status == 431 else "malformed HTTP request: "
+                await self._refuse(error.status, f"{what}{error}")
                 return
             except TimeoutError:
                 await self._refuse(408, f"the request's headers did not arrive within {HEADER_TIMEOUT_S} seconds")
                 return
-            if not isinstance(event, h11.Request):
+            if not isinstance(head, Head):
                 return
-            request = Request(self, event)
-            self._method = request.method
-            if not _has_body(request.headers):
-                await self._next_event()  # its EndOfMessage, so that the connection can be used again
-            answer = await handler(request)
+            answer = await handler(Request(self, head))
             if self._hijacked:
                 return
             if isinstance(answer, StreamResponse):
@@ -305,16 +288,14 @@ class _Connection:
             elif isinstance(answer, Response):
                 self._send(answer)
             await self._writer.drain()
-            if self._h11.their_state in (h11.SEND_BODY, h11.ERROR):
+            if self._codec.is_reading or self._codec.failed:
                 await self._linger()  # an unread body: closing is cheaper than reading a whole archive away
                 return
-            if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            if not self._codec.reusable:
                 return
-            self._h11.start_next_cycle()
+            self._codec.next_request()
 
     async def _refuse(self, status: int, message: str) -> None:
-        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
         body = json.dumps({"message": message}).encode()
         self._send(Response(status, body, {"Content-Type": "application/json", "Connection": "close"}))
         await self._linger()
@@ -328,22 +309,13 @@ class _Connection:
                 while await self._reader.read(READ_BYTES):
                     pass
 
-    def _headers(self, extra: Mapping[str, str]) -> Headers:
-        closing = [("Connection", "close")] if self._h11.their_state is h11.SEND_BODY else []
-        return [*self.headers, *closing, *extra.items()]
-
     def _send(self, response: Response) -> None:
-        headers = self._headers(response.headers)
-        if response.status not in (204, 304):
-            headers.append(("Content-Length", str(len(response.body))))
-        head = _head(response.status, tuple(headers))
-        bodiless = response.status in (204, 304) or self._method == "HEAD"
-        body = [h11.Data(data=response.body)] if response.body and not bodiless else []
-        self._write(head, *body, h11.EndOfMessage())
+        """In one piece: every write wakes the client."""
+        self._write(self._codec.answer(response.status, [*self.headers, *response.headers.items()], response.body))
 
     async def _send_stream(self, response: StreamResponse) -> bool:
         """True when the stream was sent whole; False when the client went away before."""
-        self._write(h11.Response(status_code=response.status, headers=self._headers(response.headers)))
+        self._write(self._codec.begin_answer(response.status, [*self.headers, *response.headers.items()]))
         await self._writer.drain()
         client_gone = asyncio.ensure_future(self._until_eof())
         sending = asyncio.ensure_future(self._send_chunks(response.chunks))
@@ -359,7 +331,7 @@ class _Connection:
                     self._writer.transport.abort()  # it will not read what is still in the buffers
                 return False
             sending.result()
-            self._write(h11.EndOfMessage())
+            self._write(self._codec.end_answer())
             return True
         except ConnectionError:
             return False
@@ -380,7 +352,7 @@ class _Connection:
     async def _send_chunks(self, chunks: AsyncIterator[bytes]) -> None:
         async with contextlib.aclosing(chunks) as stream:  # type: ignore[type-var]
             async for chunk in stream:
-                self._write(h11.Data(data=chunk))
+                self._write(self._codec.piece(chunk))
                 await self._writer.drain()
 
     async def _until_eof(self) -> None:
@@ -389,24 +361,13 @@ class _Connection:
                 pass
         data = await self._reader.read(READ_BYTES)
         if data:  # a pipelined request: keep it for after this answer, and stop watching
-            self._h11.receive_data(data)
+            self._codec.receive(data)
             await asyncio.Event().wait()
-
-
-@functools.lru_cache(_HEADS_KEPT)
-def _head(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
-    """Most answers bear the same few headers, and h11 examines every byte of them."""
-    return h11.Response(status_code=status, headers=list(headers))
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:
     """RFC 9112 §6.3: a request has a body exactly when one of two headers says so."""
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
-def _explained(error: h11.RemoteProtocolError) -> tuple[int, str]:
-    status = error.error_status_hint
-    return status, "the request's headers are too large" if status == 431 else f"malformed HTTP request: {error}"
 
 
 async def serve_connection(

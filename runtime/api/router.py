@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from runtime.api.errors import error_response
-from runtime.api.http1 import Answer, Headers, Request, Response
+from runtime.api.http1 import Answer, Request, Response
+from runtime.api.http1_codec import Headers
 from runtime.errors import Cancelled, InvalidParameter, NotFound, WherryError
 
 log = logging.getLogger(__name__)
