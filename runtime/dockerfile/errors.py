@@ -5,13 +5,14 @@ from runtime.errors import InvalidParameter
 
 _LINES_MAX = 200
 _COLUMNS_MAX = 1000
+_MESSAGE_MAX = 4000
 
 
 class DockerfileError(InvalidParameter):
     """`str(error)` is BuildKit's sentence; `location` holds the lines at fault, None when they are not known yet."""
 
     def __init__(self, message: str, location: Location | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _MESSAGE_MAX else f"{message[:_MESSAGE_MAX]}...")
         self.location = location
 
 

@@ -33,7 +33,7 @@ from runtime.dockerfile.model import (
     Workdir,
 )
 from runtime.dockerfile.sources import Kind, classify
-from runtime.dockerfile.stages import global_values, stage_before
+from runtime.dockerfile.stages import StageNames, global_values
 from runtime.dockerfile.wording import suggestion
 
 _SECRET = re.compile(
@@ -79,6 +79,7 @@ class StageChecks:
         report: Callable[..., None],
     ) -> None:
         self._dockerfile = dockerfile
+        self._names = StageNames(dockerfile)
         self._escape = dockerfile.directives.escape
         self._build_args = build_args
         self._globals = {**platform_args, **global_values(dockerfile, build_args, platform_args)}
@@ -101,7 +102,7 @@ class StageChecks:
 
     def _beginning(self, stage: Stage, states: list[_State]) -> _State:
         base = expanded(stage.base, self._globals, self._escape).text
-        index = stage_before(self._dockerfile, base, stage.index)
+        index = self._names.before(base, stage.index)
         if index is not None:
             return states[index].copy()
         env: Mapping[str, str] | None = _DEFAULT_ENV

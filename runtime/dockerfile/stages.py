@@ -1,5 +1,6 @@
 """Which stages a target needs, in which order they can be built, and what each waits for."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 from runtime.dockerfile import mounts
@@ -75,28 +76,34 @@ def global_values(
     return values
 
 
-def stage_before(dockerfile: Dockerfile, reference: str, before: int) -> int | None:
-    """The index of the last stage before stage `before` that `reference` names, None for an image."""
-    name = reference.lower()
-    for stage in reversed(dockerfile.stages[:before]):
-        if stage.name and stage.name == name:
-            return stage.index
-    return None
+class StageNames:
+    """Stages by name; several may have the same."""
 
+    def __init__(self, dockerfile: Dockerfile) -> None:
+        self._count = len(dockerfile.stages)
+        self._indexes: dict[str, list[int]] = {}
+        for stage in dockerfile.stages:
+            if stage.name:
+                self._indexes.setdefault(stage.name, []).append(stage.index)
 
-def stage_of(dockerfile: Dockerfile, reference: str, user: int) -> int | None:
-    """The index of the stage that `--from=reference` in stage `user` names, by name or number; None for an image.
+    def before(self, reference: str, before: int) -> int | None:
+        """The index of the last stage before stage `before` that `reference` names, None for an image."""
+        indexes = self._indexes.get(reference.lower(), [])
+        place = bisect_left(indexes, before)
+        return indexes[place - 1] if place else None
 
-    A name that only a later stage has is found as well: that is a cycle, or copied from when it is none.
-    """
-    found = stage_before(dockerfile, reference, user)
-    if found is not None:
-        return found
-    if reference.isascii() and reference.isdigit() and len(reference) < 9:
-        number = int(reference)
-        return number if number < len(dockerfile.stages) else None
-    name = reference.lower()
-    return next((stage.index for stage in dockerfile.stages if stage.name and stage.name == name), None)
+    def source(self, reference: str, user: int) -> int | None:
+        """The index of the stage that `--from=reference` in stage `user` names, by name or number; None for an image.
+
+        A name that only a later stage has is found as well: that is a cycle, or copied from when it is none.
+        """
+        found = self.before(reference, user)
+        if found is not None:
+            return found
+        if reference.isascii() and reference.isdigit() and len(reference) < 9:
+            number = int(reference)
+            return number if number < self._count else None
+        return next(iter(self._indexes.get(reference.lower(), ())), None)
 
 
 def context_name(name: str) -> str:
@@ -126,6 +133,7 @@ def _expanded(word: str, scope: Mapping[str, str], dockerfile: Dockerfile, locat
 class _Graph:
     def __init__(self, dockerfile: Dockerfile, scope: Mapping[str, str], contexts: frozenset[str]) -> None:
         self._dockerfile = dockerfile
+        self._names = StageNames(dockerfile)
         self._contexts = contexts
         self._bases: list[tuple[int | None, str, str]] = []
         """For each stage: the stage it begins with, or the image; and its platform."""
@@ -146,9 +154,9 @@ class _Graph:
             if not platform:
                 message = f"empty platform value from expression {stage.platform}"
                 raise DockerfileError(message, stage.location)
-        if context_name(name) in self._contexts:
+        if self._contexts and context_name(name) in self._contexts:
             return None, name, platform
-        return stage_before(self._dockerfile, name, stage.index), name, platform
+        return self._names.before(name, stage.index), name, platform
 
     def _add_sources(self, stage: Stage) -> None:
         sources: dict[int, Location] = {}
@@ -156,7 +164,7 @@ class _Graph:
         for instruction in stage.instructions:
             for reference in sources_of(instruction):
                 index = None
-                if context_name(reference) not in self._contexts:
+                if not self._contexts or context_name(reference) not in self._contexts:
                     index = self._source(stage, reference, instruction.location)
                 if index is None:
                     images.append(reference)
@@ -166,7 +174,7 @@ class _Graph:
         self._images.append(list(dict.fromkeys(images)))
 
     def _source(self, stage: Stage, reference: str, location: Location) -> int | None:
-        index = stage_of(self._dockerfile, reference, stage.index)
+        index = self._names.source(reference, stage.index)
         if index is None and reference.isascii() and reference.isdigit():
             raise DockerfileError(f"invalid stage index {reference}", location)
         return index

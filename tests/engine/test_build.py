@@ -43,10 +43,10 @@ def build(engine: RunningEngine, dockerfile: str, query: str = "") -> list[dict[
     return [json.loads(line) for line in answer.splitlines()]
 
 
-def begin(engine: RunningEngine, dockerfile: str, until: str) -> UnixConnection:
+def begin(engine: RunningEngine, dockerfile: str, until: str, query: str = "nocache=1") -> UnixConnection:
     """A build that has come to where its output has `until`."""
     connection = UnixConnection(engine.socket)
-    connection.request("POST", "/build?nocache=1", context(dockerfile), {"Content-Type": "application/x-tar"})
+    connection.request("POST", f"/build?{query}", context(dockerfile), {"Content-Type": "application/x-tar"})
     response = connection.getresponse()
     seen = b""
     while until.encode() not in seen:
@@ -99,6 +99,20 @@ def test_nothing_is_left_of_a_build_whose_engine_is_killed(new_engine: NewEngine
     assert directories(engine.data_root / "build/scratch") == []
     assert set(layers) <= set(directories(engine.data_root / "layers"))
     assert cgroups(engine) == []
+
+
+def test_what_a_killed_engine_had_built_is_not_built_again(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    text = "FROM busybox\nRUN date +%N > /a\nCOPY Dockerfile /copied\nRUN echo begun; sleep 1000\n"
+    connection = begin(engine, text, "begun\\n", "")
+    wait_for(lambda: len(engine.get("/system/df")["BuildCache"]) == 2, 60)
+    engine.kill()
+    connection.close()
+    engine.restart()
+    wait_for(lambda: not cgroups(engine), 60)
+    connection = begin(engine, text, "begun\\n", "")  # its first two steps are there
+    assert [entry["UsageCount"] for entry in engine.get("/system/df")["BuildCache"]] == [1, 1]
+    connection.close()
 
 
 def test_the_cache_outlives_the_engine_and_the_image(new_engine: NewEngine) -> None:

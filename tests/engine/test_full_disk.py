@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.engine.observing import story
+from tests.engine.test_build import build, context
 from tests.engine.test_containers import create, logs
 from tests.engine.test_survival import wait_for
 from tests.fakes.images import busybox_image_tar, directory, file
@@ -134,6 +135,32 @@ def test_a_full_disk(small_engine: RunningEngine, small_disk: Path, tmp_path: Pa
         small_engine.restart()
         state = small_engine.get(f"/containers/{other}/json")["State"]
         assert (state["Status"], state["ExitCode"]) == ("exited", 7)
+
+
+def test_builds_on_a_small_disk(small_engine: RunningEngine, small_disk: Path) -> None:
+    """Full in the middle of a RUN, and while what it wrote becomes a layer; what was done before is kept."""
+
+    def free_bytes() -> int:
+        return os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+
+    first = "FROM busybox\nRUN echo kept > /kept\n"
+    assert "Successfully built" in str(build(small_engine, first)[-1])
+    before, free = pictures(small_engine), free_bytes()
+    whole = "RUN dd if=/dev/zero of=/big bs=1M count=200\n"
+    lines = build(small_engine, first + whole)
+    assert FULL in str(lines).lower() and "returned a non-zero code: 1" in str(lines[-1]), lines
+    wait_until(lambda: free_bytes() > free - (1 << 20))  # what is discarded is deleted behind one's back
+    half = f"RUN dd if=/dev/zero of=/big bs=1M count={free * 6 // 10 >> 20} 2>/dev/null\n"
+    lines = build(small_engine, first + half)
+    assert FULL in str(lines[-1]["error"]).lower(), lines
+    assert pictures(small_engine) == before
+    wait_until(lambda: free_bytes() > free - (1 << 20))
+    with full(small_disk):
+        status, answer = small_engine.request("POST", "/build", context(first, {"data": os.urandom(1 << 20)}))
+        assert status == 500 and FULL in answer.decode().lower(), (status, answer)
+    lines = build(small_engine, f"{first}RUN cat /kept\n")
+    assert {"stream": " ---> Using cache\n"} in lines and {"stream": "kept\n"} in lines, lines
+    assert small_engine.get("/containers/json?all=1") == []
 
 
 def test_output_of_a_container_on_a_full_disk(small_engine: RunningEngine, small_disk: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import posixpath
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from runtime.dockerfile.model import BuildPlan, Dockerfile
 from runtime.dockerfile.parser import parse
 from runtime.dockerfile.platform_args import global_args
 from runtime.dockerfile.sources import Kind, classify_context
-from runtime.dockerfile.stages import plan
+from runtime.dockerfile.stages import StageNames, plan
 from runtime.engine.build import remote
 from runtime.engine.build.agents import Agents
 from runtime.engine.build.arguments import SOURCE_DATE_EPOCH, BuildArguments
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_DOCKERFILE = "Dockerfile"
+LARGE_BYTES = 64 << 10  # of a Dockerfile that is read in a thread
 FindCredentials = Callable[[str], "Credentials"]  # for a registry's host
 
 
@@ -104,9 +105,10 @@ class BuildService:
             agents = opened.enter_context(self.agents.taken(request.agents))
             text = _dockerfile_text(request, context)
             arguments = BuildArguments(request.build_args, _platform_arguments(request))
-            with _showing(text, request):
-                dockerfile = parse(text)
-                steps = plan(dockerfile, request.target, arguments.given, arguments.platforms, request.contexts)
+            if len(text) > LARGE_BYTES:
+                dockerfile, steps = await asyncio.to_thread(_planned, text, request, arguments)
+            else:
+                dockerfile, steps = _planned(text, request, arguments)
             arguments.set_globals(steps.global_args)
             with self._images.ingest() as ingest, self._scratch.made() as scratch:
                 place = self._settings.rootfs_dir
@@ -115,6 +117,7 @@ class BuildService:
                 job = Job(
                     request,
                     dockerfile,
+                    StageNames(dockerfile),
                     arguments,
                     context,
                     named,
@@ -240,17 +243,17 @@ def _dockerfile_text(request: BuildRequest, context: Context) -> bytes:
     return text
 
 
-@contextmanager
-def _showing(text: bytes, request: BuildRequest) -> Iterator[None]:
+def _planned(text: bytes, request: BuildRequest, arguments: BuildArguments) -> tuple[Dockerfile, BuildPlan]:
     """A mistake found before anything is told is told with the part of the Dockerfile it is in."""
     try:
-        yield
+        dockerfile = parse(text)
+        return dockerfile, plan(dockerfile, request.target, arguments.given, arguments.platforms, request.contexts)
     except DockerfileError as error:
         if error.location is None:
             raise
         source = text.decode("utf-8", "replace").removeprefix("\ufeff")
         shown = excerpt(source, error.location, posixpath.basename(request.dockerfile) or DEFAULT_DOCKERFILE)
-        raise DockerfileError(f"{error}\n{shown}", error.location) from None
+        raise InvalidParameter(f"{error}\n{shown}") from None
 
 
 def _leave_out(context: Context, dockerfile: str) -> None:

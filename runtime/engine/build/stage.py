@@ -22,7 +22,7 @@ from runtime.dockerfile.heredoc import Script, run_script
 from runtime.dockerfile.mounts import parse_mount
 from runtime.dockerfile.parser import parse_onbuild
 from runtime.dockerfile.platform_args import PROXY_ARGS
-from runtime.dockerfile.stages import stage_of
+from runtime.dockerfile.stages import StageNames
 from runtime.engine import faults
 from runtime.engine.build import copies, metadata, trees
 from runtime.engine.build.arguments import BuildArguments
@@ -63,6 +63,7 @@ class Job:
 
     request: BuildRequest
     dockerfile: model.Dockerfile
+    names: StageNames
     arguments: BuildArguments
     context: Context
     named: NamedContexts
@@ -259,7 +260,7 @@ class StageBuild:
 
     async def lower_of(self, name: str) -> list[str]:
         """Those of the stage or image that a `from` names. Raises InvalidParameter, and what finding images does."""
-        index = None if name in self.job.named else stage_of(self.job.dockerfile, name, self.index)
+        index = None if name in self.job.named else self.job.names.source(name, self.index)
         if index is not None:
             return self.lower(self.job.states[index].chain_ids)
         if name.lower() == "scratch":
