@@ -56,6 +56,7 @@ class Engine:
         self.ready = asyncio.Event()  # until then, only questions about the engine itself are answered
         self._exits = ExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._discarded = asyncio.Event()  # something is to be deleted
         self._pruning_volumes = False
 
     async def __aenter__(self) -> Engine:
@@ -117,6 +118,7 @@ class Engine:
         self.builds = BuildService(
             settings, self.images, self.snapshots, cache, runner, self.distribution, self.events, trash
         )
+        self.builds.on_end = self._discarded.set  # steps leave much behind, and are no containers that anybody removes
         self.pruner = Pruner(self.containers, self.control, self.snapshots, self.events)
         self._exits.callback(self.health.close)
         self.image_service = ImageService(self.images, self.containers, self.events)
@@ -126,6 +128,7 @@ class Engine:
         await self.networks.start(running)
         await self.containers.reconcile(known)
         self._spawn(self._reap())
+        self._spawn(self._note_removals())
 
     async def load_embedded_images(self) -> None:
         """Load what came with Wherry and was never loaded; `ready` is set at the end, whatever happens."""
@@ -149,13 +152,18 @@ class Engine:
 
     async def _reap(self) -> None:
         """Delete what removals only renamed away; those of one moment together."""
-        await self._reap_once()
+        while True:
+            self._discarded.clear()
+            await self._reap_once()
+            await self._discarded.wait()
+            await asyncio.sleep(REAP_DELAY_S)
+
+    async def _note_removals(self) -> None:
         while True:  # a reader that fell behind is dropped, also this one
             async for events in self.events.listen().batches():
-                if any(event.action in ("destroy", "delete") for event in events):
-                    await asyncio.sleep(REAP_DELAY_S)
-                    await self._reap_once()
-            await self._reap_once()
+                if any(event.action in ("destroy", "delete", "prune") for event in events):
+                    self._discarded.set()
+            self._discarded.set()
 
     async def _reap_once(self) -> None:
         try:

@@ -69,6 +69,7 @@ class BuildService:
         self.cache = cache
         self.agents = Agents()
         self.built = BuiltSteps(cache, images)
+        self.on_end: Callable[[], None] = lambda: None
         self._settings = settings
         self._images = images
         self._snapshots = snapshots
@@ -89,6 +90,7 @@ class BuildService:
         """
         references = [parse_reference(tag) for tag in request.tags]
         with ExitStack() as opened, Context(self._directory) as context:
+            opened.callback(lambda: self.on_end())
             if request.remote:
                 kind, git = classify_context(request.remote)
                 if kind is Kind.LOCAL:
