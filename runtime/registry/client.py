@@ -306,7 +306,10 @@ class Repository:
 
 
 def _known_first(endpoints: list[Endpoint]) -> list[Endpoint]:
-    return sorted(endpoints, key=lambda end: (not end.is_mirror, _schemes.get(end.host, "https") not in end.url[:6]))
+    def rank(endpoint: Endpoint) -> tuple[bool, bool]:
+        return not endpoint.is_mirror, not endpoint.url.startswith(f"{_schemes.get(endpoint.host, 'https')}:")
+
+    return sorted(endpoints, key=rank)
 
 
 def _declared_type(data: bytes) -> str:
