@@ -94,6 +94,12 @@ class _LayerWriter(TreeWriter):
     """A layer's own rules: whiteouts, and what old daemons left in images."""
 
     def put(self, parent: str, name: str, path: str, entry: TarEntry, reader: TarReader) -> None:
+        if parent.startswith(_AUFS_METADATA_PREFIX):
+            return
+        if parent.startswith(WHITEOUT_PREFIX) or f"/{WHITEOUT_PREFIX}" in parent:
+            raise InvalidParameter(
+                f'the layer has "{printable(entry.name)}" below a whiteout: names that begin with .wh. are reserved'
+            )
         if name == OPAQUE_MARKER:
             os.setxattr(self.directories.open(parent, make=True), OPAQUE_XATTR, b"y")
         elif name.startswith(_AUFS_METADATA_PREFIX):

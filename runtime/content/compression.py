@@ -42,14 +42,15 @@ class _Gzip:
                 self._input = self._inflater.unused_data
                 self._inflater = zlib.decompressobj(wbits=31)
                 self._started = False
+            if not self._started:
+                self._input = self._input.lstrip(b"\0")  # padding between and after members, as tapes have
             if not self._input:
                 self._input = self._stream.read(BUFFER_BYTES)
-                if not self._started:
-                    self._input = self._input.lstrip(b"\0")  # padding between and after members, as tapes have
                 if not self._input:
                     if self._started:
                         raise EOFError
                     return b""
+                continue
             self._started = True
             data = self._inflater.decompress(self._input, max(size, 1))
             self._input = self._inflater.unconsumed_tail

@@ -17,11 +17,18 @@ _SETTING_MAPPINGS = ("ExposedPorts", "Volumes", "Labels", "Healthcheck")
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """Any JSON; raises InvalidParameter naming `what` the document is."""
+    """Any JSON that can be written again; raises InvalidParameter naming `what` the document is."""
     try:
-        return json.loads(data)
+        document = json.loads(data, parse_constant=_refuse_constant)
+        if b"\\ud" in data.lower():  # half a character, which has no UTF-8
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
     except (ValueError, RecursionError) as error:
         raise InvalidParameter(f"the {what} is not valid JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def parse_index(data: bytes, what: str = "image index") -> Index:
@@ -58,9 +65,21 @@ def parse_config(data: bytes) -> ImageConfig:
         "os": _string(document.get("os", ""), f"{what}'s os"),
         "created": _string(document.get("created") or "", f"{what}'s creation time"),
         "config": settings,
-        "history": _list(document.get("history") or [], f"{what}'s history"),
+        "history": [_history(entry) for entry in _list(document.get("history") or [], f"{what}'s history")],
     }
+    for key in normal.keys() & {"author", "variant", "os.version"}:
+        normal[key] = _string(document[key] or "", f"{what}'s {key}")
     return cast(ImageConfig, normal)
+
+
+def _history(entry: Any) -> dict[str, Any]:
+    """Without nulls."""
+    history = {key: value for key, value in _mapping(entry, "image's history entry").items() if value is not None}
+    for key in history.keys() & {"created", "created_by", "author", "comment"}:
+        _string(history[key], f"image's history entry's {key}")
+    if not isinstance(history.get("empty_layer", False), bool):
+        raise InvalidParameter("the image's history has an empty_layer that is neither true nor false")
+    return history
 
 
 def _settings(document: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +91,9 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
         _string(settings[key], f"image's {key}")
     for key in settings.keys() & set(_SETTING_MAPPINGS):
         _mapping(settings[key], f"image's {key}")
+    for key in ("ExposedPorts", "Volumes"):
+        for name, value in settings.get(key, {}).items():
+            _mapping(value or {}, f"image's {key} {name}")
     for name, value in settings.get("Labels", {}).items():
         _string(value, f"image's label {name}")
     return settings

@@ -142,6 +142,7 @@ class Ingest:
         parsed = parse_manifest(manifest)
         for blob in (parsed["config"], *parsed["layers"]):
             self._hold(blob["digest"])
+            contents.layout.check_size(blob["digest"], blob["size"])
         config = parse_config(self.read_blob(parsed["config"]["digest"]))
         for chain_id in digest.chain_ids(config["rootfs"]["diff_ids"]):
             self._hold(chain_id)

@@ -26,6 +26,7 @@ from runtime.oci import digest
 
 _UNFINISHED_PREFIX = "tmp-"
 _CHUNK_BYTES = 1 << 20
+PADDING_BYTES_MAX = 64 << 20  # after the end of a tar; compressed it costs its author nothing
 
 
 def layer_path(layers: Path, chain_id: str) -> Path:
@@ -180,8 +181,7 @@ class LayerStore:
         hashing = _Hashing(plain)
         tar = buffered_reader(hashing)
         unpacked = unpack_layer(tar, diff)
-        while tar.read(_CHUNK_BYTES):
-            pass  # padding after the end-of-archive block counts in the digest
+        read_padding(tar, "layer")  # it counts in the digest
         if hashing.digest() != diff_id:
             raise InvalidParameter(
                 f"the layer's content has the digest {hashing.digest()}, the image says {diff_id}: "
@@ -227,6 +227,15 @@ class UnpackedLayer:
     path: Path
     size_bytes: int
     implied: tuple[str, ...]
+
+
+def read_padding(source: Readable, what: str) -> None:
+    """Reads what follows the end of a tar. Raises InvalidParameter when it is more than any tar is padded with."""
+    size = 0
+    while data := source.read(_CHUNK_BYTES):
+        size += len(data)
+        if size > PADDING_BYTES_MAX:
+            raise InvalidParameter(f"the {what} goes on for more than {PADDING_BYTES_MAX >> 20} MiB after its end")
 
 
 def _recorded_size(layer: Path) -> int | None:

@@ -70,6 +70,15 @@ class Layout:
         except FileNotFoundError:
             raise NotFound(f"the blob {blob} is missing") from None
 
+    def check_size(self, blob: str, size_bytes: int) -> None:
+        """Raises InvalidParameter when it is not what a descriptor says, NotFound."""
+        try:
+            found = self.path(blob).stat().st_size
+        except FileNotFoundError:
+            raise NotFound(f"the blob {blob} is missing") from None
+        if found != size_bytes:
+            raise InvalidParameter(f"the blob {blob} has {found} bytes, its descriptor says {size_bytes}")
+
     def add(
         self,
         source: Readable,

@@ -18,6 +18,7 @@ from runtime.content.documents import (
     parse_json,
 )
 from runtime.content.image import Image, LoadedImage
+from runtime.content.layers import read_padding
 from runtime.content.tar_reader import HARD_LINK, REGULAR, SYMLINK, TarReader
 from runtime.errors import InvalidParameter
 from runtime.oci import digest
@@ -117,8 +118,7 @@ def _read_members(store: Ingesting, stream: Readable, on_progress: Progress) -> 
             archive.documents[name] = reader.read()
         elif entry.kind == REGULAR:
             archive.blobs[name] = _add_member(store, reader, name, entry.size, on_progress)
-    while plain.read(1 << 20):
-        pass  # a client may still be sending padding, and takes a closed connection for a failure
+    read_padding(plain, "archive")  # a client may still be sending it, and takes a closed connection for a failure
     return archive
 
 
@@ -165,16 +165,19 @@ def _manifest_for_host(store: Ingesting, archive: _Archive, descriptor: Descript
         raise InvalidParameter("the archive's image indexes are nested too deeply")
     media_type = descriptor["mediaType"]
     if media_type in MANIFEST_TYPES:
-        return _document(store, archive, descriptor["digest"])
+        return _document(store, archive, descriptor)
     if media_type not in INDEX_TYPES:
         return None
-    index = parse_index(_document(store, archive, descriptor["digest"]))
+    index = parse_index(_document(store, archive, descriptor))
     chosen = choose_platform(index)
     return _manifest_for_host(store, archive, chosen, depth + 1)
 
 
-def _document(store: Ingesting, archive: _Archive, blob: str) -> bytes:
-    archive.blob(_BLOB_PREFIX + digest.hex_of(blob))  # says what is missing
+def _document(store: Ingesting, archive: _Archive, descriptor: Descriptor) -> bytes:
+    blob = descriptor["digest"]
+    _, size = archive.blob(_BLOB_PREFIX + digest.hex_of(blob))  # says what is missing
+    if size != descriptor["size"]:
+        raise InvalidParameter(f"the blob {blob} has {size} bytes, its descriptor says {descriptor['size']}")
     return store.read_blob(blob)
 
 

@@ -44,8 +44,13 @@ _LEGACY_CONFIG: dict[str, Any] = {
 
 
 def image_created_s(image: Image) -> int:
+    return _seconds(image.created)
+
+
+def _seconds(text: str) -> int:
+    """Since 1970; 0 for what is no time, for an image may say anything."""
     try:
-        return parse_timestamp(image.created) // 1_000_000_000 if image.created else 0
+        return parse_timestamp(text) // 1_000_000_000 if text else 0
     except InvalidParameter:
         return 0
 
@@ -164,7 +169,7 @@ def image_history(image: Image, number: int, entry: History, size_bytes: int) ->
     """`number` 0 is the latest, which alone has the image's id and names."""
     return {
         "Id": "<missing>" if number else image.id,
-        "Created": parse_timestamp(entry["created"]) // 10**9 if entry.get("created") else 0,
+        "Created": _seconds(entry.get("created", "")),
         "CreatedBy": entry.get("created_by", ""),
         "Tags": (list(image.references) or None) if not number else None,
         "Size": size_bytes,
