@@ -1,0 +1,151 @@
+"""Registries behind a proxy: of the daemon's settings and of the environment, plain and through CONNECT."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.images import busybox_rootfs, file, tar_of
+from tests.fakes.registries import Push, docker_registry, random_bytes
+from tests.harness import RunningEngine
+
+HOST = "registry.example:5000"  # resolves nowhere: only the proxy knows where it is
+
+
+class Proxy:
+    """Leads every host to `target`; `seen` are methods and hosts."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.seen: list[tuple[str, str]] = []
+        self.address = ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    proxy: Proxy
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        host, _, path = self.path.removeprefix("http://").partition("/")
+        self.proxy.seen.append((self.command, host))
+        length = int(self.headers.get("Content-Length", 0))
+        connection = http.client.HTTPConnection(self.proxy.target)
+        connection.request(self.command, f"/{path}", self.rfile.read(length), dict(self.headers))
+        answer = connection.getresponse()
+        data = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "content-length", "date", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        connection.close()
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_GET
+
+    def do_CONNECT(self) -> None:
+        self.proxy.seen.append(("CONNECT", self.path))
+        host, _, port = self.proxy.target.partition(":")
+        with socket.create_connection((host, int(port))) as upstream:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.flush()
+            ends = {self.connection: upstream, upstream: self.connection}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(1 << 16)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    ends[end].sendall(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # clients that leave
+
+
+@contextlib.contextmanager
+def proxy_to(target: str) -> Iterator[Proxy]:
+    proxy = Proxy(target)
+    server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"proxy": proxy}))
+    proxy.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with docker_registry(tmp_path_factory.mktemp("registry")) as address:
+        image = [tar_of(busybox_rootfs()), tar_of([file("data", random_bytes(100_000))])]
+        Push(address, "team/app").image("1", image, {"Cmd": ["true"]})
+        yield address
+
+
+def status_of(engine: RunningEngine, method: str, path: str) -> tuple[int, str]:
+    status, body = engine.request(method, path, timeout_s=60)
+    return status, body.decode()
+
+
+def test_plain_registries(tmp_path: Path, registry: str) -> None:
+    with proxy_to(registry) as proxy:
+        engine = RunningEngine(tmp_path, "--http-proxy", proxy.address, "--insecure-registry", HOST)
+        try:
+            status, said = status_of(engine, "POST", f"/images/create?fromImage={HOST}/team/app:1")
+            assert status == 200 and "Downloaded newer image" in said, said
+            assert {host for _, host in proxy.seen} == {HOST}
+            proxy.seen.clear()
+            engine.post(f"/images/{HOST}/team/app:1/tag?repo={HOST}/team/copy&tag=1", expect=201)
+            status, said = status_of(engine, "POST", f"/images/{HOST}/team/copy/push?tag=1")
+            assert "1: digest: sha256:" in said and ("PUT", HOST) in proxy.seen
+            proxy.seen.clear()
+            assert status_of(engine, "POST", f"/images/create?fromImage={registry}/team/app:1")[0] == 200
+            assert proxy.seen == []  # this machine's own are never asked for at a proxy
+        finally:
+            engine.close()
+
+
+def test_what_is_reached_without_a_proxy(tmp_path: Path, registry: str) -> None:
+    with proxy_to(registry) as proxy:
+        arguments = ["--http-proxy", proxy.address, "--no-proxy", "registry.example", "--insecure-registry", HOST]
+        engine = RunningEngine(tmp_path, *arguments)
+        try:
+            said = status_of(engine, "POST", f"/images/create?fromImage={HOST}/team/app:1")[1]
+            assert "no such host" in said and proxy.seen == []
+        finally:
+            engine.close()
+
+
+def test_tls_goes_through_connect(tmp_path: Path) -> None:
+    """A registry that hangs up: what is looked at is the way to it."""
+    with socket.create_server(("127.0.0.1", 0)) as nothing, proxy_to(f"127.0.0.1:{nothing.getsockname()[1]}") as proxy:
+        thread = threading.Thread(target=lambda: [nothing.accept()[0].close() for _ in range(1)], daemon=True)
+        thread.start()
+        engine = RunningEngine(tmp_path, "--https-proxy", proxy.address)
+        try:
+            status, said = status_of(engine, "POST", f"/images/create?fromImage={HOST}/team/app:1")
+            assert status == 500, said
+            assert ("CONNECT", HOST) in proxy.seen
+        finally:
+            engine.close()
