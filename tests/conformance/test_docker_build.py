@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -129,8 +131,6 @@ def test_copy_by_the_rules(engine: RunningEngine, build: Build) -> None:
 
 
 def test_add_unpacks_archives(engine: RunningEngine, build: Build, context: Path) -> None:
-    import tarfile
-
     (context / "inside.txt").write_text("inside")
     with tarfile.open(context / "files.tar.gz", "w:gz") as archive:
         archive.add(context / "inside.txt", "deep/inside.txt")
@@ -184,9 +184,6 @@ def test_quietly(engine: RunningEngine, build: Build) -> None:
 
 
 def test_the_stream_is_dockers(engine: RunningEngine, build: Build) -> None:
-    import io
-    import tarfile
-
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as archive:
         entry = tarfile.TarInfo("Dockerfile")
@@ -257,10 +254,21 @@ def test_limits_and_networks(engine: RunningEngine, build: Build) -> None:
 
 
 def test_a_source_date_makes_equal_images(engine: RunningEngine, build: Build) -> None:
-    text = "FROM busybox\nRUN echo x > /x\nCOPY a.txt /sub/\nWORKDIR /made\n"
+    text = (
+        "FROM busybox AS other\nRUN echo y > /y\nFROM busybox\nRUN echo x > /x && touch -d 2031-01-01 /later /bin\n"
+        "COPY a.txt /sub/\nWORKDIR /made\nCOPY --link a.txt /linked/deep/\nCOPY --from=other /y /y\n"
+    )
     ids = []
     for _ in range(2):
         build(text, "--no-cache", "-t", "dated", "--build-arg", "SOURCE_DATE_EPOCH=1000000000", files={"a.txt": "same"})
         ids.append(engine.get("/images/dated/json")["Id"])
     assert ids[0] == ids[1]
     assert engine.get("/images/dated/json")["Created"].startswith("2001-09-09T01:46:40")
+    saved = engine.docker("save", "dated").stdout
+    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+        (manifest,) = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+        newest = 0.0
+        for layer in manifest["Layers"][1:]:
+            with tarfile.open(fileobj=archive.extractfile(layer)) as files:
+                newest = max(newest, *(entry.mtime for entry in files))
+    assert newest == 1_000_000_000
