@@ -1,6 +1,9 @@
 """Machines as the application and the command line see them."""
 
+import hashlib
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +20,7 @@ from vmbackend.errors import (
     MachineNotFound,
     StartFailed,
 )
+from vmbackend.host.login import LoginItem
 from vmbackend.hostagent.client import HostagentClient, MachineEvents, spawn_hostagent
 from vmbackend.machine import saved
 from vmbackend.machine.archive import export_machine, import_disk, read_settings
@@ -34,6 +38,9 @@ if TYPE_CHECKING:
     from vmbackend.ssh.session import GuestSession
 
 DEFAULT_MACHINE = "default"
+
+# Where this package can be imported from: a checkout, or site-packages.
+_PACKAGES = Path(__file__).parents[1]
 
 LogPart = Literal["hostagent", "qemu", "serial"]
 
@@ -89,7 +96,7 @@ class MachineManager:
     def create(self, name: str, settings: MachineSettings) -> None:
         """Make a machine without starting it. Raises MachineExists, InvalidSettings."""
         with self._new(name):
-            self._store.save(name, settings)
+            self._save(name, settings)
 
     def set(self, name: str, settings: MachineSettings) -> tuple[str, ...]:
         """Change a machine's settings; returns the keys of those that a running machine follows only once restarted.
@@ -100,7 +107,7 @@ class MachineManager:
         paths = self._store.paths(name)
         if paths.data_disk.exists():
             refuse_smaller(paths.data_disk, settings.disk_gib)
-        self._store.save(name, settings)
+        self._save(name, settings)
         client = HostagentClient.find(paths)
         waiting: Sequence[str] = client.request("follow_settings", _FOLLOW_TIMEOUT_S) if client else ()
         return tuple(waiting)
@@ -115,6 +122,7 @@ class MachineManager:
     def remove(self, name: str, force: bool = False) -> None:
         """Remove a machine with all its data. One that runs is refused, or with `force` has its power cut."""
         self._require_off(name, force)
+        self._set_login_item(name, False)
         with self._owned(name) as paths:
             # Settings last: what is left of an interrupted removal still shows as a machine, and can be removed.
             for entry in sorted(paths.directory.iterdir(), key=lambda entry: entry == paths.settings):
@@ -149,7 +157,7 @@ class MachineManager:
             with self._new(name) as paths:
                 import_disk(source, paths, on_phase)
                 # Last: with its settings it is a machine.
-                self._store.save(name, settings)
+                self._save(name, settings)
         except OSError as error:
             raise MachineError(f"{source} cannot be imported: {error}") from error
 
@@ -189,7 +197,7 @@ class MachineManager:
         """
         paths = self._store.paths(name)
         if settings is not None or not paths.settings.exists():
-            self._store.save(name, settings or MachineSettings())
+            self._save(name, settings or MachineSettings())
         client = HostagentClient.find(paths)
         if client is None:
             try:
@@ -307,6 +315,22 @@ class MachineManager:
             "serial": [*reversed(paths.console_logs)],
         }
         return [file for file in files[part] if file.exists()]
+
+    def _save(self, name: str, settings: MachineSettings) -> None:
+        """The one way for settings to the disk. Raises InvalidSettings, MachineError, OSError."""
+        self._store.save(name, settings)
+        self._set_login_item(name, settings.start_at_login)
+
+    def _set_login_item(self, name: str, wanted: bool) -> None:
+        home = self._store.home
+        command = [sys.executable, "-m", "vmbackend", "start", "--home", str(home), name]
+        # Machines of the same name in several folders are several machines.
+        place = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+        item = LoginItem(f"machine-{name}-{place}", f"Wherry machine {name}", command, str(_PACKAGES))
+        try:
+            host.set_login_item(item, wanted)
+        except OSError as error:
+            raise MachineError(f"What is started at login cannot be changed: {error}") from error
 
     @contextmanager
     def _owned(self, name: str) -> Iterator[MachinePaths]:

@@ -3,6 +3,7 @@
 Every adapter offers the same names:
 
 - `data_home()`, `runtime_home()`: where machines live, and a short folder for sockets.
+- `set_login_item(item, wanted)`: what is started when the user logs in, see `login.LoginItem`.
 - `process_start_time(pid)`: an integer which, with the pid, identifies a process (a pid alone is reused);
   None when there is no such process.
 - `kill_process(pid)`: end it at once. `detached_process_options()`: `subprocess` keywords for a child without
@@ -51,6 +52,7 @@ if sys.platform == "win32":
         process_memory_bytes,
         process_start_time,
         runtime_home,
+        set_login_item,
         sync_directory,
         tie_to_this_process,
         try_lock,
@@ -69,6 +71,7 @@ elif sys.platform == "darwin":
         process_memory_bytes,
         process_start_time,
         runtime_home,
+        set_login_item,
     )
     from vmbackend.host.posix import (
         ORPHANS_LIVE_ON,
@@ -102,6 +105,7 @@ else:
         process_memory_bytes,
         process_start_time,
         runtime_home,
+        set_login_item,
     )
     from vmbackend.host.posix import (
         ORPHANS_LIVE_ON,
@@ -149,6 +153,7 @@ __all__ = [
     "process_memory_bytes",
     "process_start_time",
     "runtime_home",
+    "set_login_item",
     "sync_directory",
     "tie_to_this_process",
     "try_lock",

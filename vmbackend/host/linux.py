@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from vmbackend.host.candidate import Candidate
+from vmbackend.host.login import LoginItem, desktop_entry
 
 assert sys.platform == "linux"
 
@@ -35,6 +36,18 @@ def data_home() -> Path:
 def runtime_home() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     return Path(base) / "wherry" if base else Path(f"/tmp/wherry-{os.getuid()}")
+
+
+def set_login_item(item: LoginItem, wanted: bool) -> None:
+    """Start it when the user logs in (XDG autostart), or do not any more. Raises OSError."""
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    home = Path(config) if config.startswith("/") else Path.home() / ".config"
+    file = home / "autostart" / f"wherry-{item.name}.desktop"
+    if wanted:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(desktop_entry(item), encoding="utf-8")
+    else:
+        file.unlink(missing_ok=True)
 
 
 def process_start_time(pid: int) -> int | None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from vmbackend.host.candidate import Candidate
+from vmbackend.host.login import LoginItem, launch_agent
 
 assert sys.platform == "darwin"
 
@@ -31,6 +32,16 @@ def data_home() -> Path:
 def runtime_home() -> Path:
     # TMPDIR is per user but already 49 characters long; sun_path holds 104.
     return Path(f"/tmp/wherry-{os.getuid()}")
+
+
+def set_login_item(item: LoginItem, wanted: bool) -> None:
+    """Start it when the user logs in (a LaunchAgent), or do not any more. Raises OSError."""
+    file = Path.home() / "Library" / "LaunchAgents" / f"org.wherry.{item.name}.plist"
+    if wanted:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(launch_agent(item))
+    else:
+        file.unlink(missing_ok=True)
 
 
 def process_start_time(pid: int) -> int | None:

@@ -8,12 +8,14 @@ import platform
 import socket
 import subprocess
 import sys
+import winreg
 from collections.abc import Iterator
 from ctypes import wintypes
 from pathlib import Path
 from typing import Any
 
 from vmbackend.host.candidate import Candidate
+from vmbackend.host.login import LoginItem, run_key_value
 
 assert sys.platform == "win32"
 
@@ -39,6 +41,8 @@ _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 _kernel32.OpenProcess.restype = wintypes.HANDLE
 _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
 _kernel32.VirtualAlloc.restype = ctypes.c_void_p
+
+_RUN_KEY = r"Software\Microsoft\Windows\CurrentVersion\Run"
 
 _PROCESS_TERMINATE = 0x0001
 _PROCESS_SET_QUOTA = 0x0100
@@ -101,6 +105,17 @@ def data_home() -> Path:
 
 def runtime_home() -> Path:
     return data_home() / "run"
+
+
+def set_login_item(item: LoginItem, wanted: bool) -> None:
+    """Start it when the user logs in (the Run key), or do not any more. Raises OSError."""
+    value = f"Wherry {item.name}"
+    with winreg.CreateKey(winreg.HKEY_CURRENT_USER, _RUN_KEY) as key:
+        if wanted:
+            winreg.SetValueEx(key, value, 0, winreg.REG_SZ, run_key_value(item))
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                winreg.DeleteValue(key, value)
 
 
 def process_start_time(pid: int) -> int | None:

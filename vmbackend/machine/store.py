@@ -21,7 +21,7 @@ class MachineStore:
     """The folder with all machines of one user."""
 
     def __init__(self, home: Path | None = None) -> None:
-        self._home = home or host.data_home() / "machines"
+        self.home = (home or host.data_home() / "machines").absolute()
 
     def paths(self, name: str) -> MachinePaths:
         """The files of a machine, which need not exist. Raises InvalidSettings for an impossible name."""
@@ -29,12 +29,12 @@ class MachineStore:
             raise InvalidSettings(
                 f"{name!r} cannot name a machine; use up to 32 lower-case letters, digits, `-` and `_`."
             )
-        return MachinePaths(self._home / name)
+        return MachinePaths(self.home / name)
 
     def names(self) -> list[str]:
-        if not self._home.is_dir():
+        if not self.home.is_dir():
             return []
-        return sorted(path.parent.name for path in self._home.glob("*/settings.json"))
+        return sorted(path.parent.name for path in self.home.glob("*/settings.json"))
 
     def save(self, name: str, settings: MachineSettings) -> None:
         """Create the machine, or change its settings. Raises InvalidSettings, OSError."""
