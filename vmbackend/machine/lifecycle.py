@@ -322,6 +322,7 @@ class Machine:
         adopted = await adopt_qemu(self._paths, undo)
         resuming = False
         if adopted is None:
+            await self._end_orphan()
             prepared = self._prepared = await meet(PREPARED, self._prepare(), False)
             resuming = await self._can_resume(prepared)
             self._enter(QEMU_STARTED)
@@ -528,10 +529,13 @@ class Machine:
         task.add_done_callback(self._errands.discard)
 
     async def _prepare(self) -> Prepared:
+        return await prepare(self._paths, load_settings(self._paths))
+
+    async def _end_orphan(self) -> None:
+        """Outside of any deadline: what its containers have not written yet is worth the wait, which has an end."""
         done = await end_orphan(self._paths)
         if done is not None:
             _log.warning(done)
-        return await prepare(self._paths, load_settings(self._paths))
 
     async def _probe(self, guest: Guest) -> None:
         problems = [*guest.forwards.problems, *guest.shares.problems]

@@ -13,7 +13,8 @@ from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.store import ProcessRecord
 
 _CONNECT_TIMEOUT_S = 10.0
-_POWEROFF_TIMEOUT_S = 20.0
+_POWEROFF_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
+_KILL_TIMEOUT_S = 20.0
 _LOOK_EVERY_S = 0.05
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ async def end_orphan(paths: MachinePaths) -> str | None:
         gone = False
     if not gone:
         host.kill_process(record.pid)
-        await _wait_gone(record, _POWEROFF_TIMEOUT_S)
+        await _wait_gone(record, _KILL_TIMEOUT_S)
     paths.qemu_record.unlink(missing_ok=True)
     how = "powered off cleanly" if gone else "killed"
     return f"A QEMU (pid {record.pid}) left over from a hostagent that had died was {how}."
