@@ -51,6 +51,7 @@ def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any]) ->
             "hostname": "opt/org.wherry/hostname",
             "settings": "opt/org.wherry/settings",
             "ca_certificates": "opt/org.wherry/ca_certificates",
+            "shares": "opt/org.wherry/shares",
         },
         "network": {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"},
         "ssh": {"port": 22, "user": "root"},

@@ -88,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what host.docker.internal and host-gateway mean in containers (default: their network's gateway)",
     )
     parser.add_argument(
+        "--host-shares",
+        type=Path,
+        metavar="FILE",
+        help="inside a virtual machine: the file that says which directories of the computer around it are mounted "
+        "here; a bind of another path that does not exist is refused",
+    )
+    parser.add_argument(
         "--log-level",
         default="info",
         choices=["debug", "info", "warning", "error"],
@@ -115,7 +122,9 @@ def main(argv: list[str] | None = None) -> int:
             gateway = _address(args.host_gateway_ip)
             registries = registry_options.settings_of(args)
             user_ids = _user_ids(args.userns_remap, data_root, run_dir)
-            settings = EngineSettings(data_root, run_dir, args.embedded_images, gateway, registries, user_ids, **cdi)
+            settings = EngineSettings(
+                data_root, run_dir, args.embedded_images, gateway, registries, user_ids, args.host_shares, **cdi
+            )
             asyncio.run(_run(settings, hosts, _group(args.group)))
     except (WherryError, OSError) as error:
         print(f"wherryd: {error}", file=sys.stderr)

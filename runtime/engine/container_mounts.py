@@ -21,6 +21,7 @@ from runtime.content.images import ImageStore
 from runtime.content.snapshots import OverlayRootfs, Snapshots
 from runtime.engine.container import Container
 from runtime.engine.events import Event, EventBus
+from runtime.engine.host_shares import HostShares
 from runtime.engine.options import MountRequest, volumes_from
 from runtime.engine.spec_gen import HostMount
 from runtime.engine.volumes import VolumeMounter, VolumeRequest, VolumeService, open_inside
@@ -32,8 +33,15 @@ log = logging.getLogger(__name__)
 
 class ContainerMounts:
     def __init__(
-        self, data_root: Path, volumes: VolumeService, images: ImageStore, snapshots: Snapshots, events: EventBus
+        self,
+        data_root: Path,
+        volumes: VolumeService,
+        images: ImageStore,
+        snapshots: Snapshots,
+        events: EventBus,
+        host_shares: HostShares,
     ) -> None:
+        self.host_shares = host_shares
         self._data_root = data_root
         self._volumes = volumes
         self._images = images
@@ -93,8 +101,10 @@ class ContainerMounts:
             elif request.kind == "image":
                 image = self._images.get(known.get("image") or request.source)
                 container.image_mounts[request.target] = image.id
-            elif request.kind == "bind" and not request.create_source:
-                _check_source(request.source)
+            elif request.kind == "bind":
+                self.host_shares.check(request.source)
+                if not request.create_source:
+                    _check_source(request.source)
 
     async def _claim_volume(
         self, container: Container, request: MountRequest, known: str, rootfs: OverlayRootfs, undo: ExitStack
@@ -144,7 +154,10 @@ class ContainerMounts:
     async def mount(self, container: Container) -> None:
         """Before a start: volumes with a file system of their own are mounted. Undone by `unmount`."""
         for request in container.mounts:
-            if request.kind == "volume":
+            if request.kind == "bind":
+                await self.host_shares.wait_for(request.source)
+                self.host_shares.check(request.source)
+            elif request.kind == "volume":
                 volume = self._volumes.get(container.volumes[request.target])
                 await self._mounter.acquire(volume, container.id)
                 if request.subpath:

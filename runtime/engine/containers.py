@@ -23,6 +23,7 @@ from runtime.engine.cgroup_parents import CgroupParents
 from runtime.engine.container import Container, Health, State
 from runtime.engine.container_mounts import ContainerMounts
 from runtime.engine.events import Event, EventBus
+from runtime.engine.host_shares import HostShares
 from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.launching import delete, end_all, end_and_delete, launch
 from runtime.engine.links import Links
@@ -83,7 +84,9 @@ class ContainerService:
         self._tasks: set[asyncio.Task[None]] = set()
         self.shutting_down = False  # from here on nothing is restarted
         self.watches = Watches(self.cgroup_of, self.publish)
-        self.mounts = ContainerMounts(settings.data_root, volumes, images, snapshots, events)
+        self.mounts = ContainerMounts(
+            settings.data_root, volumes, images, snapshots, events, HostShares(settings.host_shares)
+        )
         self._bundles = Bundles(settings, self.mounts)
         self._links = Links(self._containers, networks, settings.bundles_dir)
         self._facts = host_facts()
@@ -175,6 +178,7 @@ class ContainerService:
             raise InvalidParameter("config cannot be empty: an Image is needed in order to create a container")
         image = self._images.get(image_name)
         id = secrets.token_hex(32)
+        host_config = self.mounts.host_shares.translated(host_config)
         host_config = sharing.settled(host_config, self.get, self._facts["version"])
         warnings = check_platform(image, image_name, platform)
         host_config, about_limits = verify_limits(host_config, self._facts)

@@ -24,6 +24,7 @@ class EngineSettings:
     host_gateway_ip: str = ""  # the computer of whoever uses this engine; empty: a network's gateway
     registries: RegistrySettings = field(default_factory=RegistrySettings)
     user_ids: Ids | None = None  # those of containers' user namespaces; None: the host's own
+    host_shares: Path | None = None  # a file that says what of the user's computer is mounted here: HostShares
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
     @cached_property

@@ -92,7 +92,7 @@ SETTING_KEYS: Mapping[str, SettingKey] = {
     "https_proxy": SettingKey("https_proxy", "proxy for the engine's pulls over HTTPS", "restart", str),
     "no_proxy": SettingKey("no_proxy", "hosts reached without a proxy, with commas", "restart", str),
     "ca_certificates": _texts("ca_certificates", "files of certificates to trust (PEM), with commas"),
-    "shares": _texts("shares", "folders the machine sees, PATH or PATH:ro, with commas; ~ is your home"),
+    "shares": _texts("shares", "folders the machine sees, PATH or PATH:ro, with commas; ~ is your home", "now"),
     "start_at_login": SettingKey("start_at_login", "start it when you log in", "now", _flag, _flag_text),
     "idle_pause_s": SettingKey("idle_pause_s", "seconds without use until it pauses; 0: never", "now", _number),
     "save_on_stop": SettingKey("save_on_stop", "keep the memory when it stops", "now", _flag, _flag_text),
