@@ -408,7 +408,6 @@ class Machine:
             if guest.uses.in_use or self._state == "degraded" or guest.link.problem or await self._stalled(guest):
                 await self._probe(guest)
             guest.retry_refused_ports()
-            guest.shares.poke()
             try:
                 await self._rest_when_idle(guest)
             except MachineError as error:
@@ -538,6 +537,8 @@ class Machine:
             _log.warning(done)
 
     async def _probe(self, guest: Guest) -> None:
+        # Also when the settings were just changed: whoever does that asks for the status.
+        guest.shares.poke()
         problems = [*guest.forwards.problems, *guest.shares.problems]
         try:
             stalled = await guest.stalled_by_full_disk(self._paths.directory)
