@@ -17,6 +17,7 @@ from tests.bench.lives import api_lives, cli_lives, execs
 from tests.bench.machine import machine
 from tests.bench.peers import Peer, peers
 from tests.bench.published import published
+from tests.bench.shares import shares
 from tests.bench.streams import logs, ports
 
 ROWS: dict[str, Callable[[Sequence[Peer], Path, int], None]] = {
@@ -31,14 +32,15 @@ ROWS: dict[str, Callable[[Sequence[Peer], Path, int], None]] = {
     "thousand": thousand,
     "images": images,
     "machine": machine,
+    "shares": shares,
 }
-NOT_BY_DEFAULT = ("thousand", "images", "machine")
+NOT_BY_DEFAULT = ("thousand", "images", "machine", "shares")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)} (default: all but the last three)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)} (default: all but the last four)")
     arguments = parser.parse_args()
     rows = arguments.rows or [row for row in ROWS if row not in NOT_BY_DEFAULT]
     if unknown := set(rows) - set(ROWS):
