@@ -34,9 +34,12 @@ def images(peers: Sequence[Peer], root: Path, rounds: int) -> None:
         if shutil.which("skopeo") and shutil.which("umoci"):
             pulls["skopeo+umoci"] = partial(_skopeo, name, root / "skopeo")
         before = {peer.name: peer.memory_kb() for peer in peers}
+        idle = {peer.name: _peak_kb(peer, reset=True) for peer in peers}
         show_times(f"pull of {LAYERS} layers of {LAYER_BYTES >> 20} MB", pulls, ROUNDS)
         after = {peer.name: (peer.memory_kb() - before[peer.name]) / 1024 for peer in peers}
         show("memory after those pulls, above before", after, "MB")
+        peaks = {peer.name: (_peak_kb(peer) - idle[peer.name]) / 1024 for peer in peers}
+        show("the engine's memory at most while pulling, above before", peaks, "MB")
         for peer in peers:
             _call(peer, "POST", f"/images/create?fromImage={name}")
         again = {peer.name: partial(_pull, peer, name) for peer in peers}
@@ -49,6 +52,14 @@ def images(peers: Sequence[Peer], root: Path, rounds: int) -> None:
         show_times("save", saves, ROUNDS)
         loads = {peer.name: partial(_fresh_load, peer, name, archives[peer.name]) for peer in peers}
         show_times("load", loads, ROUNDS)
+
+
+def _peak_kb(peer: Peer, reset: bool = False) -> float:
+    """The most its process has had resident; `reset`: from now on (proc(5), clear_refs)."""
+    if reset:
+        Path(f"/proc/{peer.pid}/clear_refs").write_text("5")
+    status = Path(f"/proc/{peer.pid}/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
 
 def _layers() -> list[bytes]:

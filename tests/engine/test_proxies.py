@@ -110,7 +110,8 @@ def status_of(engine: RunningEngine, method: str, path: str) -> tuple[int, str]:
 
 def test_plain_registries(tmp_path: Path, registry: str) -> None:
     with proxy_to(registry) as proxy:
-        engine = RunningEngine(tmp_path, "--http-proxy", proxy.address, "--insecure-registry", HOST)
+        proxies = ["--http-proxy", proxy.address, "--https-proxy", proxy.address]
+        engine = RunningEngine(tmp_path, *proxies, "--insecure-registry", HOST)
         try:
             status, said = status_of(engine, "POST", f"/images/create?fromImage={HOST}/team/app:1")
             assert status == 200 and "Downloaded newer image" in said, said
@@ -122,17 +123,6 @@ def test_plain_registries(tmp_path: Path, registry: str) -> None:
             proxy.seen.clear()
             assert status_of(engine, "POST", f"/images/create?fromImage={registry}/team/app:1")[0] == 200
             assert proxy.seen == []  # this machine's own are never asked for at a proxy
-        finally:
-            engine.close()
-
-
-def test_what_is_reached_without_a_proxy(tmp_path: Path, registry: str) -> None:
-    with proxy_to(registry) as proxy:
-        arguments = ["--http-proxy", proxy.address, "--no-proxy", "registry.example", "--insecure-registry", HOST]
-        engine = RunningEngine(tmp_path, *arguments)
-        try:
-            said = status_of(engine, "POST", f"/images/create?fromImage={HOST}/team/app:1")[1]
-            assert "no such host" in said and proxy.seen == []
         finally:
             engine.close()
 
