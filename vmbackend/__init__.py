@@ -14,6 +14,7 @@ from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setti
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.usage import MachineUsage
 from vmbackend.manager import MachineManager
+from vmbackend.qemu.snapshots import DiskSnapshot
 
 if TYPE_CHECKING:
     # At run time it would bring all of SSH; `MachineManager.open_session` makes them.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SETTING_KEYS",
+    "DiskSnapshot",
     "Finding",
     "ForwardAdded",
     "ForwardRemoved",

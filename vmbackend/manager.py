@@ -18,6 +18,7 @@ from vmbackend.errors import (
     MachineError,
     MachineExists,
     MachineNotFound,
+    SnapshotRefused,
     StartFailed,
 )
 from vmbackend.host.login import LoginItem
@@ -33,6 +34,7 @@ from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
 from vmbackend.machine.usage import MachineUsage
 from vmbackend.qemu.disks import refuse_smaller
 from vmbackend.qemu.locate import locate_qemu
+from vmbackend.qemu.snapshots import DiskSnapshot, check_name, create, go_back, remove, snapshots_of
 
 if TYPE_CHECKING:
     from vmbackend.ssh.session import GuestSession
@@ -49,6 +51,7 @@ _SSH_TIMEOUT_S = 15.0
 _HOSTAGENT_APPEARS_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.05
 _FOLLOW_TIMEOUT_S = 120.0  # a large file system takes a while to grow on a slow disk
+_SNAPSHOT_TIMEOUT_S = 60.0
 _SAVE_TIMEOUT_S = 90.0  # beside the time a power-off may take
 _STOP_TIMEOUT_S = 75.0  # the guest gives its engine 60 to end the containers
 
@@ -263,6 +266,52 @@ class MachineManager:
         """Let a paused machine go on; one that runs is fine."""
         self._running(name).request("resume", _STATUS_TIMEOUT_S)
 
+    def snapshots(self, name: str = DEFAULT_MACHINE) -> Sequence[DiskSnapshot]:
+        """The snapshots of the machine's disk, the oldest first."""
+        settings, paths = self._store.load(name), self._store.paths(name)
+        return snapshots_of(_qemu_img(settings), paths.data_disk)
+
+    def take_snapshot(self, name: str, snapshot: str) -> None:
+        """Keep the machine's disk as it is now; it may run. Raises SnapshotRefused."""
+        check_name(snapshot)
+        if snapshot in (known.name for known in self.snapshots(name)):
+            raise SnapshotRefused(
+                f"The machine `{name}` has a snapshot `{snapshot}` already; remove it, or choose another name."
+            )
+        client = HostagentClient.find(self._store.paths(name))
+        if client is not None:
+            client.request("take_snapshot", _SNAPSHOT_TIMEOUT_S, name=snapshot)
+            return
+        with self._resting_disk(name) as (qemu_img, disk):
+            if not disk.exists():
+                raise SnapshotRefused(f"The machine `{name}` has no disk yet; start it once.")
+            create(qemu_img, disk, snapshot)
+
+    def remove_snapshot(self, name: str, snapshot: str) -> None:
+        """Raises SnapshotRefused."""
+        self._require_snapshot(name, snapshot)
+        client = HostagentClient.find(self._store.paths(name))
+        if client is not None:
+            client.request("remove_snapshot", _SNAPSHOT_TIMEOUT_S, name=snapshot)
+            return
+        with self._resting_disk(name) as (qemu_img, disk):
+            remove(qemu_img, disk, snapshot)
+
+    def restore_snapshot(
+        self, name: str, snapshot: str, on_phase: Callable[[str], None] | None = None
+    ) -> MachineStatus | None:
+        """Make the machine's disk what it was; what came after is lost. One that runs is taken down and started again.
+
+        Returns its status then, or None for a machine that was off. Raises SnapshotRefused.
+        """
+        self._require_snapshot(name, snapshot)
+        was_up = HostagentClient.find(self._store.paths(name)) is not None
+        self.stop(name, force=True)  # it has nothing to save
+        with self._owned(name) as paths:
+            saved.discard(paths)
+            go_back(_qemu_img(self._store.load(name)), paths.data_disk, snapshot)
+        return self.start(name, on_phase=on_phase) if was_up else None
+
     def usage(self, name: str = DEFAULT_MACHINE) -> MachineUsage:
         """What the guest uses, and what the machine takes of this computer."""
         paths = self._store.paths(name)
@@ -361,6 +410,20 @@ class MachineManager:
                 yield paths
             undo.pop_all()
 
+    def _require_snapshot(self, name: str, snapshot: str) -> None:
+        if snapshot not in (known.name for known in self.snapshots(name)):
+            raise SnapshotRefused(f"The machine `{name}` has no snapshot `{snapshot}`.")
+
+    @contextmanager
+    def _resting_disk(self, name: str) -> Iterator[tuple[Path, Path]]:
+        """`qemu-img`, and the disk of a machine that is off, for a change that its guest will not see."""
+        with self._owned(name) as paths:
+            state = saved.read(paths)
+            fits = isinstance(state, saved.SavedState) and state.obstacle(paths, state.facts) is None
+            yield _qemu_img(self._store.load(name)), paths.data_disk
+            if isinstance(state, saved.SavedState) and fits:
+                saved.disk_changed_harmlessly(paths, state)
+
     def _require_off(self, name: str, force: bool) -> None:
         if name not in self._store.names():
             raise MachineNotFound(f"There is no machine `{name}`.")
@@ -386,6 +449,10 @@ def _wait_for_hostagent(paths: MachinePaths) -> bool:
 def _remove_directories(paths: MachinePaths) -> None:
     for directory in paths.directories:
         shutil.rmtree(directory)
+
+
+def _qemu_img(settings: MachineSettings) -> Path:
+    return locate_qemu(host.machine_arch(), settings.qemu_dir).img
 
 
 def _running_qemu(paths: MachinePaths) -> ProcessRecord | None:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from vmbackend.errors import GuestUnreachable, InvalidSettings, MachineError, MachineNotFound, error_of_kind
+from vmbackend import host
+from vmbackend.errors import (
+    GuestUnreachable,
+    InvalidSettings,
+    MachineError,
+    MachineNotFound,
+    SnapshotRefused,
+    error_of_kind,
+)
 from vmbackend.machine import saved
 from vmbackend.machine.config import _RULES, MachineSettings, settings_from_json, settings_to_json
 from vmbackend.machine.events import (
@@ -28,6 +36,8 @@ from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord
 from vmbackend.machine.usage import MachineUsage, usage_from
 from vmbackend.manager import MachineManager
+from vmbackend.qemu.disks import ensure_data_disk
+from vmbackend.qemu.locate import locate_qemu
 from vmbackend.qemu.migration import _uri, can_migrate
 
 FILE = Path("/m/settings.json")
@@ -302,3 +312,30 @@ def test_how_qemu_reads_and_writes_a_state() -> None:
     assert _uri((7, 2, 22), path, "cat x") == "exec:cat x"
     assert _uri((8, 2, 0), path, "cat x") == "file:/a folder/it's.state"
     assert can_migrate((7, 2, 0))
+
+
+def test_snapshots_of_a_machine_that_is_off(tmp_path: Path) -> None:
+    manager = MachineManager(tmp_path)
+    manager.create("one", MachineSettings())
+    paths = MachinePaths(tmp_path / "one")
+    assert manager.snapshots("one") == []
+    with pytest.raises(SnapshotRefused, match="no disk yet"):
+        manager.take_snapshot("one", "first")
+    ensure_data_disk(locate_qemu(host.machine_arch()).img, paths.data_disk, 1)
+    saved.draft(paths).write_bytes(b"state")
+    saved.keep(paths, {})
+    manager.take_snapshot("one", "first")
+    assert [snapshot.name for snapshot in manager.snapshots("one")] == ["first"]
+    state = saved.read(paths)
+    assert isinstance(state, saved.SavedState)
+    assert state.obstacle(paths, {}) is None, "a saved guest does not see the snapshot"
+    with pytest.raises(SnapshotRefused, match="`first` already"):
+        manager.take_snapshot("one", "first")
+    for name in ("", "-x", "a b", "x" * 65):
+        with pytest.raises(SnapshotRefused, match="cannot name a snapshot"):
+            manager.take_snapshot("one", name)
+    assert manager.restore_snapshot("one", "first") is None
+    assert manager.status("one").state == "stopped", "the saved guest belongs to the disk that is no more"
+    manager.remove_snapshot("one", "first")
+    with pytest.raises(SnapshotRefused, match="has no snapshot `first`"):
+        manager.restore_snapshot("one", "first")

@@ -75,6 +75,12 @@ class ControlServer:
             case "resume":
                 await self._machine.resume()
                 return None
+            case "take_snapshot":
+                await self._machine.take_snapshot(str(request["name"]))
+                return None
+            case "remove_snapshot":
+                await self._machine.remove_snapshot(str(request["name"]))
+                return None
             case "usage":
                 return (await self._machine.usage()).to_json()
             case "forwards":

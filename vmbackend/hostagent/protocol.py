@@ -10,6 +10,7 @@ then by `{"ok": true, "result"}` or `{"ok": false, "kind", "error"}`.
 - `save {timeout_s}` → null once the machine is saved and off, or in a sentence why it was powered off instead; the
   hostagent ends.
 - `pause`, `resume` → null once the guest stands still, or goes on.
+- `take_snapshot {name}`, `remove_snapshot {name}` → null; of the data disk.
 - `usage` → a MachineUsage.
 - `shares` → `[{host_path, guest_path, read_only, mounted}]`.
 - `forwards` → `[{protocol, address, port}]`, the published ports offered now.

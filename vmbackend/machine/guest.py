@@ -438,6 +438,17 @@ class Guest:
         """Have the guest drop what it has cached, and its disk forget what was deleted. Raises GuestUnreachable."""
         await self.run(_GIVE_BACK, _GIVE_BACK_TIMEOUT_S)
 
+    async def take_snapshot(self, name: str, running: bool) -> None:
+        """Raises MonitorError."""
+        if running:
+            with contextlib.suppress(GuestUnreachable):
+                await self.run("sync", _SYNC_TIMEOUT_S)
+        await self.monitor.execute("blockdev-snapshot-internal-sync", {"device": DATA_DRIVE, "name": name})
+
+    async def remove_snapshot(self, name: str) -> None:
+        """Raises MonitorError."""
+        await self.monitor.execute("blockdev-snapshot-delete-internal-sync", {"device": DATA_DRIVE, "name": name})
+
     async def other_streams(self) -> int:
         """How many TCP connections into and out of the guest there are besides our own. Raises MonitorError."""
         table = await self.monitor.human("info usernet")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from vmbackend import host
-from vmbackend.errors import GuestUnreachable, MachineError, StopFailed
+from vmbackend.errors import GuestUnreachable, MachineError, SnapshotRefused, StopFailed
 from vmbackend.forward.ports import PublishedPort
 from vmbackend.machine import saved
 from vmbackend.machine.adopt import adopt_qemu
@@ -272,6 +272,23 @@ class Machine:
             resumed=self._resumed or None,
             cold_boot_reason=self._cold_boot_reason,
         )
+
+    async def take_snapshot(self, name: str) -> None:
+        """Of the disk, as it is now. Raises SnapshotRefused."""
+        async with self._switching:
+            await self._snapshot_guest().take_snapshot(name, self._state not in _STILL)
+
+    async def remove_snapshot(self, name: str) -> None:
+        """Raises SnapshotRefused."""
+        async with self._switching:
+            await self._snapshot_guest().remove_snapshot(name)
+
+    def _snapshot_guest(self) -> Guest:
+        if self._guest is None or self._state not in ("running", "degraded", *_STILL):
+            raise SnapshotRefused(
+                f"The machine `{self._paths.name}` is {self._state}; try again when it runs, or is off."
+            )
+        return self._guest
 
     async def usage(self) -> MachineUsage:
         """What the guest uses, and what it costs this computer."""

@@ -24,8 +24,9 @@ _DATA_DISK_OPTIONS = "format=qcow2,discard=unmap,detect-zeroes=unmap,werror=enos
 
 EMULATION = {
     # Several threads: each virtual CPU on its own. A named model: `max` with two CPUs has crashed guests on QEMU 7.2.
-    "x86_64": Candidate("tcg", "Westmere", options="thread=multi"),
-    "aarch64": Candidate("tcg", "cortex-a72", options="thread=multi"),
+    # The buffer of translated code grows to 200 MiB in a boot, and is never returned.
+    "x86_64": Candidate("tcg", "Westmere", options="thread=multi,tb-size=64"),
+    "aarch64": Candidate("tcg", "cortex-a72", options="thread=multi,tb-size=64"),
 }
 
 

@@ -20,6 +20,7 @@ VERBS = {
     "stop": "Stop a machine",
     "pause": "Let a machine stand still",
     "resume": "Let a paused machine go on",
+    "snapshot": "Keep a machine's disk as it is, and go back to it",
     "restart": "Stop a machine and start it again",
     "status": "Show where a machine stands",
     "logs": "Show what a machine's parts wrote",
