@@ -45,7 +45,8 @@ def counter(machine: BootedMachine) -> Iterator[Callable[[], int]]:
 
     def count() -> int:
         with engine_of(machine) as engine:
-            return int(engine.containers.get("counter").logs(tail=1) or 0)
+            lines = engine.containers.get("counter").logs(tail=1).split()
+        return int(lines[-1]) if lines else 0
 
     deadline = time.monotonic() + 60
     while not count():
@@ -73,23 +74,19 @@ def test_a_saved_machine_goes_on_three_times(machine: BootedMachine, counter: Ca
         assert time.monotonic() < deadline
 
 
-def test_a_state_that_does_not_fit_is_not_used_and_says_why(machine: BootedMachine, counter: Callable[[], int]) -> None:
-    """Of a changed setting, a damaged file and a changed disk, one boot each would be dear: the last two share one."""
+@pytest.mark.parametrize("damage", ["a changed disk", "half a state"])
+def test_a_state_that_does_not_fit_is_not_used_and_says_why(machine: BootedMachine, damage: str) -> None:
     manager, paths = machine.manager, machine.paths
-    settings = manager.settings(machine.name)
     assert manager.save(machine.name) is None
-    status = manager.start(machine.name, replace(settings, memory_mib=settings.memory_mib + 1))
-    assert status.state == "running" and not status.resumed
-    assert "the setting `memory_mib` changed since it was saved" in str(status.cold_boot_reason)
-    assert not paths.saved_record.exists() and not paths.saved_state.exists()
-
-    manager.set(machine.name, settings)
-    assert manager.save(machine.name) is None
-    with paths.saved_state.open("rb+") as state:
-        state.truncate(1_000_000)
+    if damage == "a changed disk":
+        os.utime(paths.data_disk)
+        says = "the machine's disk was changed since it was saved"
+    else:
+        os.truncate(paths.saved_state, 1_000_000)
+        says = "QEMU ended with code 1"
     status = manager.start(machine.name)
     assert status.state == "running" and not status.resumed
-    assert "could not go on and was started anew" in str(status.cold_boot_reason)
+    assert f"could not go on and was started anew: {says}" in str(status.cold_boot_reason)
     assert not paths.saved_record.exists() and not paths.saved_state.exists()
 
 
@@ -120,7 +117,7 @@ def test_a_paused_machine_says_so_and_goes_on_with_the_right_time(
     machine.manager.pause(machine.name)
     status = machine.manager.status(machine.name)
     assert status.state == "paused" and "wherry machine resume" in status.reasons[0]
-    with pytest.raises(docker.errors.APIError, match="It was paused"), engine_of(machine) as engine:
+    with pytest.raises(docker.errors.DockerException, match="It was paused"), engine_of(machine) as engine:
         engine.containers.list()
     before = time.monotonic()
     time.sleep(3)  # the time that the guest misses
@@ -148,7 +145,8 @@ def test_a_machine_nobody_uses_rests_and_wakes_for_a_client(machine: BootedMachi
 
 
 def test_deleted_data_leaves_the_hosts_disk(machine: BootedMachine) -> None:
-    guest_command(machine, "yes | head -c 300000000 >/var/lib/wherry/big; sync")
+    guest_command(machine, "head -c 20000000 /dev/urandom >/tmp/noise")
+    guest_command(machine, "for i in $(seq 15); do cat /tmp/noise; done >/var/lib/wherry/big; rm /tmp/noise; sync")
     full = machine.manager.usage(machine.name)
     assert full.host_disk_bytes is not None and full.host_disk_bytes > 300_000_000
     assert full.guest_disk_used_bytes is not None and full.guest_disk_used_bytes > 300_000_000
