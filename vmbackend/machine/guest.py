@@ -64,8 +64,8 @@ _SHARE_MEMORY = "modprobe virtio_balloon && echo 2 >/sys/module/page_reporting/p
 # Ext4 is mounted with `discard`: a commit returns what was deleted.
 _GIVE_BACK = "sync; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_memory"
 
-# Of `info usernet`; a listening port has another state.
-_ESTABLISHED = re.compile(r"^\s*TCP\[(?:ESTABLISHED|SYN_SENT|SYN_RCVD)\]", re.MULTILINE)
+# Of `info usernet`: a connection that was made to a port of the guest's; a listening one has another state.
+_CONNECTION = re.compile(r"TCP\[(?:ESTABLISHED|SYN_SENT|SYN_RCVD)\]\s+\d+\s+\S+\s+\d+\s+\S+\s+(\d+)\s")
 
 T = TypeVar("T")
 
@@ -449,10 +449,11 @@ class Guest:
         """Raises MonitorError."""
         await self.monitor.execute("blockdev-snapshot-delete-internal-sync", {"device": DATA_DRIVE, "name": name})
 
-    async def other_streams(self) -> int:
-        """How many TCP connections into and out of the guest there are besides our own. Raises MonitorError."""
+    async def other_sessions(self) -> int:
+        """How many SSH connections to the guest there are besides our own. Raises MonitorError."""
         table = await self.monitor.human("info usernet")
-        return len(_ESTABLISHED.findall(table)) - (self.link.problem is None)
+        sessions = [port for port in _CONNECTION.findall(table) if int(port) == self.prepared.image.ssh_port]
+        return len(sessions) - (self.link.problem is None)
 
     async def containers(self) -> int:
         """How many containers run. Raises GuestUnreachable."""

@@ -440,7 +440,7 @@ class Machine:
         """With nobody using it: memory first, then the processors. Raises GuestUnreachable, MonitorError."""
         if guest.uses.idle_for_s < self._idle_limit_s(guest):
             return
-        if await guest.other_streams() > 0 or await guest.containers() > 0:
+        if await guest.other_sessions() > 0 or await guest.containers() > 0:
             guest.uses.note()  # ask again after as long as before
             return
         await guest.give_back()
