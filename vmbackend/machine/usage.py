@@ -5,7 +5,8 @@ from typing import Any
 
 # Prints bytes, one a line: memory in use, memory in all, data disk in use, data disk in all.
 MEASURE_COMMAND = (
-    "awk '/^MemTotal/ { all = $2 } /^MemAvailable/ { free = $2 } END { print (all - free) * 1024; print all * 1024 }'"
+    "awk '/^MemTotal/ { all = $2 } /^(MemFree|Buffers|Cached|SReclaimable)/ { free += $2 } "
+    "END { print (all - free) * 1024; print all * 1024 }'"
     " /proc/meminfo; df -k /var/lib/wherry | awk 'END { print $(NF - 3) * 1024; print $(NF - 4) * 1024 }'"
 )
 

@@ -49,7 +49,7 @@ async def choose_accelerator(
         return AcceleratorChoice(emulation, "emulation was asked for in the settings")
     key = "|".join((wanted, qemu.identity, f"{image.kernel}:{image.version}", machine, host.cpu_name()))
     obstacles = {c.accelerator: host.accelerator_obstacle(c.accelerator) for c in host.ACCELERATOR_CANDIDATES}
-    key += f"|{obstacles}"
+    key += f"|{obstacles}|{emulation}"
     known = _remembered(cache, key)
     if known is None:
         known = await _probe_ladder(qemu, image, machine, wanted, obstacles)
