@@ -206,7 +206,12 @@ class Machine:
         StopFailed.
         """
         async with self._switching:
-            obstacle = await self._save()
+            written = await self._write_state()
+        # Outside of the lock: what ends with the guest may be waiting for it.
+        obstacle = written if isinstance(written, str) else await self._keep_state(*written)
+        if self._state == "stopping":
+            await self._wait_life()
+            self._step("stopped")
         if obstacle is None:
             return None
         await self.stop(False, timeout_s)
@@ -245,7 +250,7 @@ class Machine:
         """
         async with self._switching:
             if self._gate == "shut":
-                raise GuestUnreachable(" ".join(self._reasons) or f"The machine is {self._state}")
+                raise GuestUnreachable(self._why_shut())
             if self._gate == "asleep":
                 await self._thaw()
             if self._guest is not None:
@@ -476,6 +481,8 @@ class Machine:
         """Called in a thread for each client of the engine: let it pass, wake the guest, or raise GuestUnreachable."""
         if self._gate == "open":
             return
+        if self._gate == "shut":
+            raise GuestUnreachable(self._why_shut())
         waking = asyncio.run_coroutine_threadsafe(self.wake(), self._loop)
         try:
             waking.result(_WAKE_TIMEOUT_S)
@@ -484,8 +491,11 @@ class Machine:
         except MonitorError as error:
             raise GuestUnreachable(str(error)) from error
 
-    async def _save(self) -> str | None:
-        """Save the guest and end it; returns why it still runs, or is off without having been saved."""
+    def _why_shut(self) -> str:
+        return " ".join(self._reasons) or f"The machine is {self._state}"
+
+    async def _write_state(self) -> tuple[Guest, dict[str, str]] | str:
+        """Stop the guest and write its state: whose it is and what it belongs to, or why it was not possible."""
         guest, before = self._guest, self._state
         if guest is None or before not in ("running", "degraded", *_STILL):
             return f"it was {before}"
@@ -497,19 +507,23 @@ class Machine:
         try:
             async with asyncio.timeout(_SAVE_TIMEOUT_S):
                 await guest.qemu.unless_ended(guest.save(self._paths, before in _STILL))
-            await guest.cut_power()
-            await self._wait_life()
-            await asyncio.to_thread(saved.keep, self._paths, facts)
         except (MachineError, QemuEnded, OSError) as error:
-            if guest.qemu.ended.done():
-                await self._wait_life()
-                self._step("stopped")
-            else:
+            if not guest.qemu.ended.done():
                 await guest.cancel_saving()
                 self._gate = "open"
                 self._set("running", ())
             await asyncio.to_thread(saved.discard, self._paths)
             return str(error) or f"it took longer than {_SAVE_TIMEOUT_S:.0f} s"
+        return guest, facts
+
+    async def _keep_state(self, guest: Guest, facts: dict[str, str]) -> str | None:
+        """End the guest whose state was written, and keep that; why it is not kept, or None."""
+        await guest.cut_power()
+        await self._wait_life()
+        try:
+            await asyncio.to_thread(saved.keep, self._paths, facts)
+        except OSError as error:
+            return str(error)
         self._step("saved")
         return None
 
