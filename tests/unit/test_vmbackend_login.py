@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmbackend import MachineManager, MachineSettings
+from vmbackend.__main__ import main
 from vmbackend.host.login import LoginItem, desktop_entry, launch_agent, run_key_value
 
 ITEM = LoginItem(
@@ -45,13 +46,17 @@ def autostart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "config" / "autostart"
 
 
-def test_the_setting_makes_and_removes_it(tmp_path: Path, autostart: Path) -> None:
+def test_the_setting_makes_and_removes_it(tmp_path: Path, autostart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = MachineManager(tmp_path / "machines")
     manager.create("m", MachineSettings())
     assert not autostart.exists()
     manager.set("m", MachineSettings(start_at_login=True))
     [entry] = autostart.iterdir()
     assert f"--home {tmp_path}/machines m\n" in entry.read_text()
+    [command] = [line.removeprefix("Exec=") for line in entry.read_text().splitlines() if line.startswith("Exec=")]
+    started: list[str] = []
+    monkeypatch.setattr(MachineManager, "start", lambda self, name: started.append(name))
+    assert main(shlex.split(command)[3:]) == 0 and started == ["m"]
     manager.set("m", MachineSettings())
     assert list(autostart.iterdir()) == []
     manager.set("m", MachineSettings(start_at_login=True))
