@@ -93,4 +93,4 @@ def test_a_terminal_has_its_size_and_type(unusual: BootedMachine) -> None:
         shown = b""
         while chunk := session.read():
             shown += chunk
-        assert (shown, session.exit_code()) == (b"33 77\r\nvt220\r\n", 0)
+        assert shown.endswith(b"33 77\r\nvt220\r\n") and session.exit_code() == 0
