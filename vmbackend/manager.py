@@ -323,7 +323,7 @@ class MachineManager:
         )
 
     def forwards(self, name: str = DEFAULT_MACHINE) -> Sequence[dict[str, Any]]:
-        """The published ports offered on this computer now: `protocol`, `address` asked for, `port`."""
+        """The published ports offered on this computer now: `protocol`, `address`, `port`, `guest_port`."""
         client = HostagentClient.find(self._store.paths(name))
         ports: Sequence[dict[str, Any]] = client.request("forwards", _STATUS_TIMEOUT_S) if client else []
         return ports

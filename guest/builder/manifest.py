@@ -55,6 +55,7 @@ def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any]) ->
         },
         "network": {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"},
         "ssh": {"port": 22, "user": "root"},
+        "ports_channel": "org.wherry.ports",
         "engine_socket": "/run/wherry/docker.sock",
         "ready": READY_LINE,
         "poweroff": "/sbin/poweroff",

@@ -95,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
         "here; a bind of another path that does not exist is refused",
     )
     parser.add_argument(
+        "--port-broker",
+        type=Path,
+        metavar="PATH",
+        help="publish ports on the computer that answers on this unix socket or device, not on this one",
+    )
+    parser.add_argument(
         "--log-level",
         default="info",
         choices=["debug", "info", "warning", "error"],
@@ -123,7 +129,15 @@ def main(argv: list[str] | None = None) -> int:
             registries = registry_options.settings_of(args)
             user_ids = _user_ids(args.userns_remap, data_root, run_dir)
             settings = EngineSettings(
-                data_root, run_dir, args.embedded_images, gateway, registries, user_ids, args.host_shares, **cdi
+                data_root,
+                run_dir,
+                args.embedded_images,
+                gateway,
+                args.port_broker,
+                registries,
+                user_ids,
+                args.host_shares,
+                **cdi,
             )
             asyncio.run(_run(settings, hosts, _group(args.group)))
     except (WherryError, OSError) as error:

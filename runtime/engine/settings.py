@@ -22,6 +22,7 @@ class EngineSettings:
     run_dir: Path
     embedded_images: Path | None = None
     host_gateway_ip: str = ""  # the computer of whoever uses this engine; empty: a network's gateway
+    port_broker: Path | None = None  # where that computer is asked for ports to publish; None: they are this host's
     registries: RegistrySettings = field(default_factory=RegistrySettings)
     user_ids: Ids | None = None  # those of containers' user namespaces; None: the host's own
     host_shares: Path | None = None  # a file that says what of the user's computer is mounted here: HostShares

@@ -204,9 +204,14 @@ class NatTable:
             self._replace_table(others, self._published, self._reachable)
 
     def publish(self, binding: PortBinding, target: IpAddress) -> None:
-        """Send what arrives at the binding to its container port at `target`, an address of the same version."""
+        """Send what arrives at the binding to its container port at `target`, an address of the same version.
+
+        No error if that is so already.
+        """
         element = self._element(binding, target)
         with self._lock, ExitStack() as undo:
+            if self._published.get(binding) == target:
+                return
             self._run(f"add {element}", f"publish {binding}")
             undo.callback(self._run, f"delete {element}", f"unpublish {binding}")
             if binding.protocol == "udp":

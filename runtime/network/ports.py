@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol as Interface
 from typing import Self
 
 from runtime.errors import Conflict, InvalidParameter, PermissionDenied, SystemFault, WherryError
@@ -42,20 +43,29 @@ class PortTaken(Conflict):
         self.by_us = by_us
 
 
+class ReservationKeeper(Interface):
+    def forget(self, reservation: PortReservation, /) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PortReservation:
-    """A host port held until `close`. A context manager. `holder` is None where the kernel has no such sockets."""
+    """A host port held until `close`. A context manager. `holder` is None where the kernel has no such sockets.
+
+    Where the host's ports are another computer's (`desktop_ports`), it leads from there to `entry_port` of this kernel,
+    which is what `holder` holds; else that is 0.
+    """
 
     protocol: Protocol
     host_address: Address
     host_port: int
     holder: socket.socket | None
-    allocator: PortAllocator
+    keeper: ReservationKeeper
+    entry_port: int = 0
 
     def close(self) -> None:
         if self.holder is not None:
             self.holder.close()
-        self.allocator.forget(self)
+        self.keeper.forget(self)
 
     def __enter__(self) -> Self:
         return self
@@ -66,18 +76,54 @@ class PortReservation:
         self.close()
 
 
-class PortAllocator:
-    """Reserves ports in the calling thread's network namespace. One caller at a time.
+class PortTable:
+    """Which ports an engine's containers have, and which one comes next.
 
-    Ephemeral ports are handed out in turn, so that whoever still calls one just released meets nobody else
-    there.
+    Ephemeral ports are handed out in turn, so that whoever still calls one just released meets nobody else there.
     """
 
     def __init__(self, ephemeral: range | None = None) -> None:
-        """`ephemeral` None: the host's own range."""
+        """`ephemeral` None: the kernel's own range."""
         self._ephemeral = ephemeral or _local_port_range()
         self._next_offset = 0
         self._held: dict[tuple[Protocol, int], set[Address]] = {}
+
+    def candidates(self, host_port: int, last_host_port: int | None) -> Iterable[int]:
+        """`host_port` and on, up to `last_host_port`; for port 0 all ephemeral ones. Raises InvalidParameter."""
+        if host_port == 0:
+            return self._ephemeral_in_turn()
+        ports = range(host_port, (last_host_port or host_port) + 1)
+        if not ports:
+            raise InvalidParameter("The range of host ports is empty: its last port is below its first.")
+        return ports
+
+    def claim(self, protocol: Protocol, address: Address, port: int) -> None:
+        """Raises PortTaken."""
+        held = self._held.setdefault((protocol, port), set())
+        if any(_overlap(address, other) for other in held):
+            raise PortTaken(already_allocated(address, port), by_us=True)
+        held.add(address)
+
+    def forget(self, protocol: Protocol, address: Address, port: int) -> None:
+        addresses = self._held.get((protocol, port), set())
+        addresses.discard(address)
+        if not addresses:
+            self._held.pop((protocol, port), None)
+
+    def _ephemeral_in_turn(self) -> Iterable[int]:
+        size, start = len(self._ephemeral), self._next_offset
+        for step in range(size):
+            offset = (start + step) % size
+            self._next_offset = offset + 1
+            yield self._ephemeral[offset]
+
+
+class PortAllocator:
+    """Reserves ports in the calling thread's network namespace. One caller at a time."""
+
+    def __init__(self, ephemeral: range | None = None) -> None:
+        """`ephemeral` None: the host's own range."""
+        self._table = PortTable(ephemeral)
 
     def reserve(
         self,
@@ -92,30 +138,9 @@ class PortAllocator:
         Port 0 is any ephemeral one. `leads_to` is for the message. Raises PortTaken, InvalidParameter if an address
         is not the host's, PermissionDenied.
         """
-        if host_port == 0:
-            reservations = self._first_free(protocol, addresses, self._ephemeral_in_turn(), leads_to)
-            self._next_offset = reservations[0].host_port - self._ephemeral.start + 1
-            return reservations
-        ports = range(host_port, (last_host_port or host_port) + 1)
-        return self._first_free(protocol, addresses, ports, leads_to)
-
-    def forget(self, reservation: PortReservation) -> None:
-        key = (reservation.protocol, reservation.host_port)
-        addresses = self._held.get(key, set())
-        addresses.discard(reservation.host_address)
-        if not addresses:
-            self._held.pop(key, None)
-
-    def _ephemeral_in_turn(self) -> Iterable[int]:
-        size = len(self._ephemeral)
-        return (self._ephemeral[(self._next_offset + step) % size] for step in range(size))
-
-    def _first_free(
-        self, protocol: Protocol, addresses: Sequence[Address], ports: Iterable[int], leads_to: str
-    ) -> list[PortReservation]:
         taken: PortTaken | None = None
         port = 0
-        for port in ports:
+        for port in self._table.candidates(host_port, last_host_port):
             try:
                 with ExitStack() as undo:
                     reservations = [
@@ -125,20 +150,31 @@ class PortAllocator:
                 return reservations
             except PortTaken as conflict:
                 taken = conflict
-        if taken is None:
-            raise InvalidParameter("The range of host ports is empty: its last port is below its first.")
+        assert taken is not None, "there was a candidate"
         if not taken.by_us and (owner := owner_of_port(protocol, port)):
             raise PortTaken(f"{taken}; {owner} has it", by_us=False)
         raise taken
 
+    def forget(self, reservation: PortReservation) -> None:
+        self._table.forget(reservation.protocol, reservation.host_address, reservation.host_port)
+
     def _reserve(self, protocol: Protocol, address: Address, port: int, leads_to: str) -> PortReservation:
-        held = self._held.get((protocol, port), set())
-        if any(_overlap(address, other) for other in held):
-            raise PortTaken(f"Bind for {address}:{port} failed: port is already allocated", by_us=True)
-        where = ":".join(filter(None, (socket_address(address, port), leads_to))) + f"/{protocol}"
-        reservation = PortReservation(protocol, address, port, _hold(protocol, address, port, where), self)
-        self._held.setdefault((protocol, port), set()).add(address)
+        with ExitStack() as undo:
+            self._table.claim(protocol, address, port)
+            undo.callback(self._table.forget, protocol, address, port)
+            where = where_bound(protocol, address, port, leads_to)
+            reservation = PortReservation(protocol, address, port, hold(protocol, address, port, where), self)
+            undo.pop_all()
         return reservation
+
+
+def already_allocated(address: Address, port: int) -> str:
+    """Docker's phrase, which tools look for."""
+    return f"Bind for {address}:{port} failed: port is already allocated"
+
+
+def where_bound(protocol: Protocol, address: Address, port: int, leads_to: str) -> str:
+    return ":".join(filter(None, (socket_address(address, port), leads_to))) + f"/{protocol}"
 
 
 def socket_address(address: Address, port: int) -> str:
@@ -157,7 +193,11 @@ def _local_port_range() -> range:
     return range(first, last + 1)
 
 
-def _hold(protocol: Protocol, address: Address, port: int, where: str) -> socket.socket | None:
+def hold(protocol: Protocol, address: Address, port: int, where: str) -> socket.socket | None:
+    """A socket that has the port, 0 for any; `where` is for the message. None for SCTP where there are no such sockets.
+
+    Raises PortTaken, InvalidParameter, PermissionDenied, SystemFault.
+    """
     family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
     kind, number = _SOCKET_KINDS[protocol]
     try:

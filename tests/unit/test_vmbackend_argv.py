@@ -29,6 +29,7 @@ IMAGE = GuestImage(
     dns="10.0.2.3",
     ssh_port=22,
     ssh_user="root",
+    ports_channel=None,
     engine_socket="/run/engine.sock",
     ready_line="ready",
     ssh_ready_line="ssh",
@@ -48,6 +49,7 @@ FACTS = LaunchFacts(
     console_address="tcp:127.0.0.1:4711",
     console_log=Path("/m/console.log"),
     network=GuestNetwork.of("", IMAGE),
+    ports_address="unix:/m/ports.sock",
     tsc_khz=None,
     handed_in_files={"opt/key": Path("/m/key")},
     handed_in_texts={"opt/time": "12"},
@@ -106,6 +108,14 @@ def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:
     assert qmp == "socket,id=qmp,path=/m/qmp.sock"
     assert console.startswith("socket,id=console,host=127.0.0.1,port=4711,")
     assert "server=" not in " ".join(argv)
+
+
+@pytest.mark.parametrize(("machine", "suffix"), [("microvm", "device"), ("q35", "pci")])
+def test_the_engine_asks_for_ports_on_a_virtio_port(machine: str, suffix: str) -> None:
+    argv = build_argv(replace(FACTS, machine=machine, image=replace(IMAGE, ports_channel="the.ports")))
+    assert "socket,id=ports,path=/m/ports.sock" in values(argv, "-chardev")
+    devices = values(argv, "-device")
+    assert devices.index(f"virtio-serial-{suffix}") < devices.index("virtserialport,chardev=ports,name=the.ports")
 
 
 def test_what_is_handed_in() -> None:

@@ -1,6 +1,5 @@
-"""Relays, published ports and the small Engine API client, over real sockets on this computer."""
+"""The engine socket's relay and the small Engine API client, over real sockets on this computer."""
 
-import asyncio
 import os
 import socket
 import threading
@@ -13,17 +12,25 @@ from vmbackend import host
 from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.engine_api import EngineApi, EngineSilent
 from vmbackend.forward.engine_socket import serve_engine_socket
-from vmbackend.forward.ports import PortForwards, PublishedPort, published_ports
-from vmbackend.forward.relay import Relay
-from vmbackend.forward.tcp import TcpListener, TcpStream
 
 
-class GuestEnd(TcpStream):
+class GuestEnd:
     """A socket in the part of an SSH channel, whose `close` wakes readers."""
 
+    def __init__(self, stream: socket.socket) -> None:
+        self._socket = stream
+        self.recv = stream.recv
+        self.sendall = stream.sendall
+
+    def shutdown_write(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
-        self.hang_up()
-        super().close()
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
 
 
 @pytest.fixture
@@ -176,124 +183,7 @@ def test_an_engine_that_breaks_off_or_is_silent_is_unreachable(path: Path) -> No
     listener.close()
 
 
-def test_events_are_read_one_by_one_from_a_chunked_answer(engine: Callable[[bytes], None], path: Path) -> None:
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    engine(head + b"4\r\n{1}\n\r\n" + b"4\r\n{2}\n\r\n" + b"0\r\n\r\n")
-    with EngineApi("m", path).container_events(5) as events:
-        assert [events.wait(), events.wait(), events.wait()] == [True, True, False]
-
-
-def entry(address: str | None, public: int | None, kind: str = "tcp") -> dict[str, object]:
-    return {"IP": address, "PrivatePort": 80, "PublicPort": public, "Type": kind}
-
-
-def test_what_containers_publish() -> None:
-    containers = [
-        {"Ports": [entry("0.0.0.0", 8080), entry("::", 8080), entry(None, None)]},
-        {"Ports": [entry("127.0.0.1", 81), entry("", 53, "udp"), entry("0.0.0.0", 9, "sctp")]},
-        {"Ports": None},
-        {},
-    ]
-    assert published_ports(containers) == {
-        PublishedPort("tcp", "0.0.0.0", 8080),
-        PublishedPort("tcp", "127.0.0.1", 81),
-        PublishedPort("udp", "0.0.0.0", 53),
-    }
-
-
-class Monitor:
-    """QEMU's human monitor, as far as forwarding goes: it refuses what `refused` says."""
-
-    def __init__(self) -> None:
-        self.rules: set[str] = set()
-        self.refused = ""
-
-    async def human(self, line: str) -> str:
-        verb, _, rule = line.split()
-        if verb == "hostfwd_remove":
-            self.rules.discard(rule)
-            return f"host forwarding rule for {rule} removed"
-        if self.refused and self.refused in rule:
-            return f"Could not set up host forwarding rule '{rule}'"
-        self.rules.add(rule.partition("-")[0])
-        return ""
-
-
-def test_forwards_follow_what_is_wanted() -> None:
-    monitor = Monitor()
-    one, two = PublishedPort("tcp", "0.0.0.0", 8001), PublishedPort("udp", "0.0.0.0", 8002)
-
-    async def scenario() -> None:
-        forwards = PortForwards(monitor, "net0", "10.0.2.15", "127.0.0.1", no_guest)
-        await forwards.reconcile({one, two})
-        assert monitor.rules == {"tcp:127.0.0.1:8001", "udp:127.0.0.1:8002"}
-        await forwards.reconcile({two})
-        assert monitor.rules == {"udp:127.0.0.1:8002"} and forwards.active == [two]
-        await forwards.reconcile(set())
-        assert monitor.rules == set()
-
-    asyncio.run(scenario())
-
-
-def test_a_taken_port_names_its_owner_and_is_tried_again() -> None:
-    monitor = Monitor()
-
-    async def scenario() -> None:
-        taken = host.listen_tcp("127.0.0.1", 0)
-        port = taken.getsockname()[1]
-        monitor.refused = f":{port}-"
-        forwards = PortForwards(monitor, "net0", "10.0.2.15", "127.0.0.1", no_guest)
-        await forwards.reconcile({PublishedPort("tcp", "0.0.0.0", port)})
-        (problem,) = forwards.problems
-        assert f"Port {port}/tcp cannot be offered on 127.0.0.1" in problem
-        assert f"(pid {os.getpid()}) uses it" in problem
-        taken.close()
-        monitor.refused = ""
-        await forwards.reconcile({PublishedPort("tcp", "0.0.0.0", port)})
-        assert forwards.problems == [] and len(forwards.active) == 1
-
-    asyncio.run(scenario())
-
-
-def test_a_port_on_the_guests_loopback_goes_through_ssh(guest: tuple) -> None:
-    open_guest, far = guest
-    asked: list[tuple[str, int]] = []
-
-    def open_tcp(address: str, port: int) -> GuestEnd:
-        asked.append((address, port))
-        return open_guest()
-
-    async def scenario() -> None:
-        free = host.listen_tcp("127.0.0.1", 0)
-        port = free.getsockname()[1]
-        free.close()
-        forwards = PortForwards(Monitor(), "net0", "10.0.2.15", "127.0.0.1", open_tcp)
-        await forwards.reconcile({PublishedPort("tcp", "127.0.0.1", port)})
-
-        def use() -> None:
-            with socket.create_connection(("127.0.0.1", port), 5) as near:
-                near.sendall(b"hi")
-                near.shutdown(socket.SHUT_WR)
-                assert read_all(wait_for(lambda: far[0] if far else None)) == b"hi"
-                far[0].close()
-                assert read_all(near) == b""
-
-        await asyncio.to_thread(use)
-        assert asked == [("127.0.0.1", port)]
-        await forwards.reconcile({PublishedPort("udp", "127.0.0.1", port)})
-        assert "only TCP can be reached" in forwards.problems[0]
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
-        await forwards.close()
-
-    asyncio.run(scenario())
-
-
-def no_guest(address: str, port: int) -> GuestEnd:
-    raise AssertionError("nothing here goes through SSH")
-
-
-def test_many_clients_at_once_and_none_left(guest: tuple) -> None:
+def test_many_clients_at_once_and_none_left(guest: tuple, path: Path) -> None:
     open_guest, far = guest
     lock = threading.Lock()
 
@@ -301,10 +191,8 @@ def test_many_clients_at_once_and_none_left(guest: tuple) -> None:
         with lock:
             return open_guest()
 
-    listener = TcpListener("127.0.0.1", 0)
-    port = listener._listener.getsockname()[1]
-    relay = Relay(listener, open_one)
-    clients = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(50)]
+    relay = serve_engine_socket("m", path, open_one)
+    clients = [client(path) for _ in range(50)]
     for number, stream in enumerate(clients):
         stream.sendall(bytes([number]))
     for _ in clients:

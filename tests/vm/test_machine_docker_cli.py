@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 
-from tests.fakes.images import busybox_image_tar
 from tests.vm.conftest import BootedMachine
 
 RUNS: list[tuple[list[str], bytes | None, int, str]] = [
@@ -38,20 +35,3 @@ def test_run(machine: BootedMachine, arguments: list[str], input: bytes | None, 
     done = docker(machine, "run", "--rm", *arguments, input=input)
     assert done.returncode == code, done
     assert re.search(pattern, (done.stdout + done.stderr).decode().strip(), re.MULTILINE), done
-
-
-def test_a_published_web_server(machine: BootedMachine, tmp_path: Path) -> None:
-    archive = tmp_path / "busybox.tar"
-    busybox_image_tar(archive, reference="busybox:latest")
-    assert docker(machine, "load", "-i", str(archive)).returncode == 0
-    started = docker(machine, "run", "-d", "--name", "web", "-p", "0:80", "busybox", "httpd", "-f", "-h", "/etc")
-    assert started.returncode == 0, started
-    try:
-        port = int(docker(machine, "port", "web", "80").stdout.decode().splitlines()[0].rpartition(":")[2])
-        deadline = time.monotonic() + 20
-        while port not in [forward["port"] for forward in machine.manager.forwards(machine.name)]:
-            assert time.monotonic() < deadline
-        done = subprocess.run(["curl", "-sS", f"http://127.0.0.1:{port}/hostname"], capture_output=True, check=True)
-        assert done.stdout.decode().strip() == started.stdout.decode()[:12]
-    finally:
-        docker(machine, "rm", "-f", "web")

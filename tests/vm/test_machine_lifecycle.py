@@ -98,36 +98,6 @@ def test_the_control_socket_wants_its_token(machine: BootedMachine) -> None:
         client.request("status", 5)
 
 
-def test_a_published_port_follows_its_container(machine: BootedMachine, engine: docker.DockerClient) -> None:
-    for host_ip in ("0.0.0.0", "127.0.0.1"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        container = engine.containers.run(
-            "alpine",
-            ["sh", "-c", "while true; do echo hello | nc -l -p 80; done"],
-            ports={"80/tcp": (host_ip, port)},
-            detach=True,
-        )
-        try:
-            deadline = time.monotonic() + 20
-            while port not in [forward["port"] for forward in machine.manager.forwards(machine.name)]:
-                assert time.monotonic() < deadline
-            answer = b""
-            while answer != b"hello\n":
-                assert time.monotonic() < deadline
-                try:
-                    with socket.create_connection(("127.0.0.1", port), 10) as stream:
-                        answer = stream.recv(100)
-                except ConnectionError:
-                    continue  # the container's own listener is not up yet
-        finally:
-            container.remove(force=True)
-        deadline = time.monotonic() + 20
-        while port in [forward["port"] for forward in machine.manager.forwards(machine.name)]:
-            assert time.monotonic() < deadline
-
-
 def test_many_requests_at_once(machine: BootedMachine) -> None:
     failures: list[object] = []
     host_address = machine.manager.engine_host(machine.name)

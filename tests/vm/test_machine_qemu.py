@@ -58,9 +58,6 @@ def test_qemu_connects_to_us_and_tells_the_port_it_picked(tmp_path: Path) -> Non
 
 
 def test_published_ports_are_really_offered_and_taken_ones_explained(tmp_path: Path) -> None:
-    def no_tunnel(address: str, port: int) -> None:
-        raise AssertionError
-
     async def scenario() -> None:
         async with AsyncExitStack() as undo:
             _, monitor = await start(tmp_path, undo)
@@ -69,15 +66,19 @@ def test_published_ports_are_really_offered_and_taken_ones_explained(tmp_path: P
             free = host.listen_tcp("127.0.0.1", 0)
             port = free.getsockname()[1]
             free.close()
-            forwards = PortForwards(monitor, "net0", "10.0.2.15", "127.0.0.1", no_tunnel)  # type: ignore[arg-type]
-            wanted = PublishedPort("tcp", "0.0.0.0", port)
-            await forwards.reconcile({wanted, PublishedPort("tcp", "0.0.0.0", taken.getsockname()[1])})
-            socket.create_connection(("127.0.0.1", port), 5).close()
-            assert forwards.active == [wanted]
+            forwards = PortForwards(monitor, "net0", "10.0.2.15")
+            undo.push_async_callback(forwards.stop)
+            wanted = {PublishedPort("tcp", address, port, 80) for address in ("127.0.0.1", "::1")}
+            await forwards.replace({*wanted, PublishedPort("tcp", "127.0.0.1", taken.getsockname()[1], 80)})
+            for address in ("127.0.0.1", "::1"):
+                socket.create_connection((address, port), 5).close()
+            assert set(forwards.active) == wanted
             assert "uses it" in forwards.problems[0]
-            await forwards.reconcile(set())
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", port), 5)
+            await forwards.replace(set())
+            for address in ("127.0.0.1", "::1"):
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((address, port), 5)
+            assert (await monitor.human("info usernet")).count("HOST_FORWARD") == 1
 
     asyncio.run(scenario())
 

@@ -13,9 +13,11 @@ Every adapter offers the same names:
   also after a power cut. `try_lock(fd)`: an exclusive lock that dies with its holder.
 - `bind_local(path)`, `connect_local(address)`: a stream socket for this user's own processes, a path or a
   loopback port; the address is `unix:PATH` or `tcp:HOST:PORT`, see `address_of`.
-- `listen_tcp(address, port)`: a listening port that no second program can have as well.
+- `listen_tcp(address, port)`, `bind_udp(address, port)`: a port that no second program can have as well, of IPv4 or
+  IPv6. `has_ipv6()`: whether there is a loopback of the latter.
 - `engine_host(name, socket_path)`, `EngineListener`, `connect_engine`: the engine's endpoint on this system.
-- `port_owner(protocol, port)`: who holds a port, in words. `cpu_name()`, `machine_arch()`; `QEMU_INSTALL_COMMAND`.
+- `port_owner(protocol, port)`: who holds a port, in words. `FORBIDDEN_PORT_HINT`: what a refused one needs.
+- `cpu_name()`, `machine_arch()`; `QEMU_INSTALL_COMMAND`.
 - `TAKES_PAGES_BACK`: whether QEMU can return single pages of the guest's memory. `process_memory_bytes(pid)`: resident,
   None when there is no such process. `disk_usage_bytes(path)`: what a file really takes.
 - `executable_memory(code)`: a context in which machine code can be called.
@@ -33,11 +35,13 @@ if sys.platform == "win32":
     from vmbackend.host.windows import (
         ACCELERATOR_CANDIDATES,
         ACCELERATOR_REMEDY,
+        FORBIDDEN_PORT_HINT,
         ORPHANS_LIVE_ON,
         QEMU_INSTALL_COMMAND,
         TAKES_PAGES_BACK,
         accelerator_obstacle,
         bind_local,
+        bind_udp,
         connect_local,
         cpu_name,
         data_home,
@@ -62,6 +66,7 @@ elif sys.platform == "darwin":
     from vmbackend.host.macos import (
         ACCELERATOR_CANDIDATES,
         ACCELERATOR_REMEDY,
+        FORBIDDEN_PORT_HINT,
         QEMU_INSTALL_COMMAND,
         accelerator_obstacle,
         cpu_name,
@@ -78,6 +83,7 @@ elif sys.platform == "darwin":
         TAKES_PAGES_BACK,
         EngineListener,
         bind_local,
+        bind_udp,
         connect_engine,
         connect_local,
         detached_process_options,
@@ -96,6 +102,7 @@ else:
     from vmbackend.host.linux import (
         ACCELERATOR_CANDIDATES,
         ACCELERATOR_REMEDY,
+        FORBIDDEN_PORT_HINT,
         QEMU_INSTALL_COMMAND,
         accelerator_obstacle,
         cpu_name,
@@ -112,6 +119,7 @@ else:
         TAKES_PAGES_BACK,
         EngineListener,
         bind_local,
+        bind_udp,
         connect_engine,
         connect_local,
         detached_process_options,
@@ -129,6 +137,7 @@ else:
 __all__ = [
     "ACCELERATOR_CANDIDATES",
     "ACCELERATOR_REMEDY",
+    "FORBIDDEN_PORT_HINT",
     "ORPHANS_LIVE_ON",
     "QEMU_INSTALL_COMMAND",
     "TAKES_PAGES_BACK",
@@ -136,6 +145,7 @@ __all__ = [
     "accelerator_obstacle",
     "address_of",
     "bind_local",
+    "bind_udp",
     "connect_engine",
     "connect_local",
     "cpu_name",
@@ -145,6 +155,7 @@ __all__ = [
     "engine_host",
     "executable_memory",
     "files",
+    "has_ipv6",
     "kill_process",
     "listen_tcp",
     "machine_arch",
@@ -164,3 +175,11 @@ def address_of(listener: socket.socket) -> str:
     """The address of a socket made by `bind_local`, for `connect_local`."""
     name = listener.getsockname()
     return f"unix:{name}" if isinstance(name, str) else f"tcp:{name[0]}:{name[1]}"
+
+
+def has_ipv6() -> bool:
+    try:
+        bind_udp("::1", 0).close()
+    except OSError:
+        return False
+    return True

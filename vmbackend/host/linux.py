@@ -18,6 +18,7 @@ ACCELERATOR_REMEDY = (
     "Switch virtualisation (VT-x, SVM) on in the firmware's settings, load the module (`sudo modprobe kvm_intel` or "
     "`kvm_amd`), and let your user open /dev/kvm: `sudo usermod -aG kvm $USER`, then log in again."
 )
+FORBIDDEN_PORT_HINT = "ports below 1024 need root here, or a lower sysctl net.ipv4.ip_unprivileged_port_start"
 
 ACCELERATOR_CANDIDATES = (
     Candidate("kvm", "host"),

@@ -17,6 +17,7 @@ ACCELERATOR_REMEDY = (
     "Use a QEMU that is signed with the entitlement com.apple.security.hypervisor, on a Mac with Hypervisor.framework "
     "(`sysctl kern.hv_support` says 1)."
 )
+FORBIDDEN_PORT_HINT = "ports below 1024 need root here, unless on all addresses"
 
 ACCELERATOR_CANDIDATES = (
     Candidate("hvf", "host"),

@@ -92,8 +92,8 @@ def bind_local(path: Path) -> socket.socket:
 
 
 def listen_tcp(address: str, port: int) -> socket.socket:
-    """Listen on a TCP port, 0 for any. Raises OSError when it cannot be had."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    """Listen on a TCP port, 0 for any; on an IPv6 address for IPv6 alone. Raises OSError when it cannot be had."""
+    listener = _unbound(address, socket.SOCK_STREAM)
     try:
         # A port just given up may be taken again at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -103,6 +103,25 @@ def listen_tcp(address: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def bind_udp(address: str, port: int) -> socket.socket:
+    """As `listen_tcp`, for datagrams."""
+    bound = _unbound(address, socket.SOCK_DGRAM)
+    try:
+        bound.bind((address, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _unbound(address: str, kind: socket.SocketKind) -> socket.socket:
+    if ":" not in address:
+        return socket.socket(socket.AF_INET, kind)
+    made = socket.socket(socket.AF_INET6, kind)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return made
 
 
 def connect_local(address: str, timeout_s: float) -> socket.socket:

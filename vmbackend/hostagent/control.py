@@ -4,7 +4,6 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import Any
 
 from vmbackend.errors import MachineError
@@ -84,7 +83,7 @@ class ControlServer:
             case "usage":
                 return (await self._machine.usage()).to_json()
             case "forwards":
-                return [asdict(port) for port in self._machine.forwards]
+                return [port.to_json() for port in self._machine.forwards]
             case "follow_settings":
                 return list(await self._machine.follow_settings())
             case "shares":

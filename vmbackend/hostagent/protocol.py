@@ -13,7 +13,7 @@ then by `{"ok": true, "result"}` or `{"ok": false, "kind", "error"}`.
 - `take_snapshot {name}`, `remove_snapshot {name}` → null; of the data disk.
 - `usage` → a MachineUsage.
 - `shares` → `[{host_path, guest_path, read_only, mounted}]`.
-- `forwards` → `[{protocol, address, port}]`, the published ports offered now.
+- `forwards` → `[{protocol, address, port, guest_port}]`, the published ports offered now.
 - `follow_settings` → the keys of the saved settings that have to wait for a restart; the others are followed.
 - `ssh` → `{port, user}`, where the guest's SSH server is reached with the machine's keys.
 

@@ -27,7 +27,8 @@ class GuestImage:
 
     `digest` stands for all of the files' contents. `emulated_cmdline` is added to `cmdline` for an emulated x86 guest,
     with `{tsc_khz}` filled in. `fw_cfg` maps what the host hands in to firmware configuration names.
-    `grow_data_disk_command` is None where only a boot does that.
+    `grow_data_disk_command` is None where only a boot does that. `ports_channel` is the name of the virtio port on
+    which the guest's engine asks for ports; images built before there was one have none, and publish nothing.
     """
 
     directory: Path
@@ -48,6 +49,7 @@ class GuestImage:
     dns: str
     ssh_port: int
     ssh_user: str
+    ports_channel: str | None
     engine_socket: str
     ready_line: str
     ssh_ready_line: str
@@ -144,6 +146,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
             dns=contract["network"]["dns"],
             ssh_port=contract["ssh"]["port"],
             ssh_user=contract["ssh"]["user"],
+            ports_channel=contract.get("ports_channel"),
             engine_socket=contract["engine_socket"],
             ready_line=contract["ready"],
             ssh_ready_line=contract["ssh"].get("ready", _SSHD_LISTENS),

@@ -7,18 +7,20 @@ the machine's private folder, and all else that a hostagent has to know is in QE
 import asyncio
 import logging
 import re
+import socket
 from contextlib import AsyncExitStack
 from typing import Any
 
+from vmbackend import host
 from vmbackend.errors import MachineError
 from vmbackend.machine import saved
 from vmbackend.machine.guest import StartedQemu
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
 from vmbackend.machine.store import ProcessRecord
-from vmbackend.qemu.argv import NETDEV
+from vmbackend.qemu.argv import NETDEV, PORTS_CHARDEV
 from vmbackend.qemu.process import AdoptedProcess
-from vmbackend.qemu.qmp import Monitor
+from vmbackend.qemu.qmp import Monitor, accept_once
 
 _CONNECT_TIMEOUT_S = 5.0
 # Of `info usernet`: a port of this computer led to one of the guest's, by us, and so ours to lead anew.
@@ -48,7 +50,13 @@ async def adopt_qemu(paths: MachinePaths, undo: AsyncExitStack) -> tuple[Prepare
     except (MachineError, OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("QEMU %d runs without a hostagent and cannot be taken over: %r", record.pid, error)
         return None
-    qemu = StartedQemu(AdoptedProcess(record, monitor), record.details, lambda: _now(monitor), None)
+    qemu = StartedQemu(
+        AdoptedProcess(record, monitor),
+        record.details,
+        lambda: _now(monitor),
+        None,
+        lambda: _take_ports(paths, monitor),
+    )
     undo.callback(paths.qemu_record.unlink, missing_ok=True)
     undo.callback(paths.rescue_socket.unlink, missing_ok=True)
     undo.push_async_callback(qemu.kill)
@@ -72,6 +80,19 @@ async def _settle(paths: MachinePaths, monitor: Monitor, ssh_port: int) -> None:
         # Before the guest runs: nobody may go on from its saved state afterwards.
         saved.discard(paths)
         await monitor.execute("cont")
+
+
+async def _take_ports(paths: MachinePaths, monitor: Monitor) -> socket.socket:
+    """Have QEMU connect the guest's channel for ports to us; the one it had ended with the last hostagent."""
+    listener = host.bind_local(paths.ports_socket)
+    try:
+        address = {"type": "unix", "data": {"path": str(paths.ports_socket)}}
+        backend = {"type": "socket", "data": {"addr": address, "server": False}}
+        await monitor.execute("chardev-change", {"id": PORTS_CHARDEV, "backend": backend})
+        return await accept_once(listener)
+    finally:
+        listener.close()
+        paths.ports_socket.unlink(missing_ok=True)
 
 
 async def _now(monitor: Monitor) -> Monitor:

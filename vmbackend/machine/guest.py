@@ -19,9 +19,10 @@ from vmbackend import host
 from vmbackend.errors import GuestUnreachable
 from vmbackend.forward.engine_api import EngineApi, EngineSilent
 from vmbackend.forward.engine_socket import serve_engine_socket
-from vmbackend.forward.ports import PortForwards
+from vmbackend.forward.port_channel import PortChannel
+from vmbackend.forward.ports import PortForwards, default_addresses
 from vmbackend.forward.use import UseMeter
-from vmbackend.forward.watch import PortWatch
+from vmbackend.forward.watch import ContainerWatch
 from vmbackend.machine import saved
 from vmbackend.machine.console import Console
 from vmbackend.machine.guest_settings import hand_in
@@ -86,7 +87,8 @@ class QemuEnded(Exception):
 class StartedQemu:
     """A QEMU that is about to connect to our listeners, or one that was adopted, whose console nobody reads any more.
 
-    `ended` resolves to its exit code; `details` is what its record says.
+    `ended` resolves to its exit code; `details` is what its record says. `take_ports` waits for QEMU's end of the
+    channel on which the guest asks for ports.
     """
 
     def __init__(
@@ -95,11 +97,13 @@ class StartedQemu:
         details: Mapping[str, Any],
         take_monitor: Callable[[], Awaitable[Monitor]],
         take_console: Callable[[], Awaitable[socket.socket]] | None,
+        take_ports: Callable[[], Awaitable[socket.socket]],
     ) -> None:
         self.process = process
         self.details = details
         self.take_monitor = take_monitor
         self.take_console = take_console
+        self.take_ports = take_ports
         self.started_at: float = details["started_at"]
         self.ended = asyncio.create_task(process.wait())
 
@@ -128,7 +132,12 @@ class StartedQemu:
 
 
 def launch_facts(
-    paths: MachinePaths, prepared: Prepared, qmp_address: str, console_address: str, incoming: bool
+    paths: MachinePaths,
+    prepared: Prepared,
+    qmp_address: str,
+    console_address: str,
+    ports_address: str,
+    incoming: bool,
 ) -> LaunchFacts:
     image = prepared.image
     return LaunchFacts(
@@ -143,6 +152,7 @@ def launch_facts(
         qmp_address=qmp_address,
         console_address=console_address,
         console_log=paths.console_log,
+        ports_address=ports_address,
         network=GuestNetwork.of(prepared.settings.subnet, prepared.image),
         tsc_khz=prepared.tsc_khz,
         handed_in_files={
@@ -163,7 +173,7 @@ def facts_to_resume(paths: MachinePaths, prepared: Prepared) -> dict[str, str]:
     """What has to be the same for a saved guest to run on, by names that fit "... changed"."""
     settings, image = prepared.settings, prepared.image
     # What differs from start to start and means nothing to a guest that runs on.
-    facts = replace(launch_facts(paths, prepared, "", "", incoming=False), tsc_khz=None)
+    facts = replace(launch_facts(paths, prepared, "", "", "", incoming=False), tsc_khz=None)
     same_texts = {name: text for name, text in facts.handed_in_texts.items() if name != image.fw_cfg["time"]}
     argv = build_argv(replace(facts, handed_in_texts=same_texts))
     contents = "\0".join(f"{name}\0{path.read_text()}" for name, path in facts.handed_in_files.items())
@@ -198,7 +208,8 @@ async def start_qemu(
     undo.callback(paths.rescue_socket.unlink, missing_ok=True)
     qmp_listener = _listen(paths.qmp_socket, undo)
     console_listener = _listen(paths.console_socket, undo)
-    addresses = (host.address_of(qmp_listener), host.address_of(console_listener))
+    ports_listener = _listen(paths.ports_socket, undo)
+    addresses = (host.address_of(qmp_listener), host.address_of(console_listener), host.address_of(ports_listener))
     argv = build_argv(launch_facts(paths, prepared, *addresses, incoming))
     _log.info("starting %s", " ".join(argv))
     process = await QemuProcess.spawn(argv, paths.qemu_log)
@@ -208,7 +219,13 @@ async def start_qemu(
         "poweroff_command": image.poweroff_command,
         **prepared.to_json(),
     }
-    qemu = StartedQemu(process, details, lambda: Monitor.accept(qmp_listener), lambda: accept_once(console_listener))
+    qemu = StartedQemu(
+        process,
+        details,
+        lambda: Monitor.accept(qmp_listener),
+        lambda: accept_once(console_listener),
+        lambda: accept_once(ports_listener),
+    )
     undo.push_async_callback(qemu.kill)
     undo.callback(paths.qemu_record.unlink, missing_ok=True)
     # At once: from here on a hostagent that comes after us has to know that there is a QEMU.
@@ -273,18 +290,18 @@ async def attach(
     uses = UseMeter()
     relay = serve_engine_socket(paths.name, paths.engine_socket, open_engine, uses)
     undo.push_async_callback(asyncio.to_thread, relay.close)
-    forwards = PortForwards(
-        monitor,
-        NETDEV,
-        str(GuestNetwork.of(prepared.settings.subnet, prepared.image).address.ip),
-        prepared.settings.publish_address,
-        lambda address, port: link.current().open_tcp(address, port),
-    )
+    guest_address = str(GuestNetwork.of(prepared.settings.subnet, prepared.image).address.ip)
+    forwards = PortForwards(monitor, NETDEV, guest_address)
+    undo.push_async_callback(forwards.stop)
+    if image.ports_channel is not None:
+        channel = PortChannel(forwards, default_addresses(prepared.settings.publish_address))
+        serving = asyncio.create_task(channel.run(await qemu.take_ports()))
+        undo.push_async_callback(_cancel, serving)
     api = EngineApi(paths.name, paths.engine_socket)
     shares = ShareKeeper(_shares(paths, prepared, monitor, link), link.wait_connected)
     undo.push_async_callback(shares.close)
     guest = Guest(prepared, qemu, monitor, ssh_port, link, console, engine_announced, api, forwards, uses, shares)
-    undo.push_async_callback(guest.stop_watching_ports)
+    undo.push_async_callback(guest.stop_watching)
     # Undone first: whatever waits for the guest then ends at once.
     undo.callback(qemu.process.kill)
     return guest
@@ -318,7 +335,7 @@ class Guest:
         self.shares = shares
         self._engine_announced = engine_announced
         self._api = api
-        self._ports: PortWatch | None = None
+        self._watch: ContainerWatch | None = None
         self.has_served = False
 
     async def wait_resumed_engine(self) -> None:
@@ -470,19 +487,18 @@ class Guest:
         if result.exit_code:
             raise GuestUnreachable(result.stdout.decode(errors="replace").strip())
 
-    def watch_ports(self, on_compared: Callable[[], None]) -> None:
-        """Offer published ports from now on; `on_compared` is called each time they may have changed."""
-        self._ports = PortWatch(
-            self._api, self.forwards, self.link.wait_connected, self.shares.containers_changed, on_compared
-        )
+    def watch_containers(self) -> None:
+        """Follow the engine's containers from now on."""
+        self._watch = ContainerWatch(self._api, self.link.wait_connected, self.shares.containers_changed)
 
-    def retry_refused_ports(self) -> None:
-        if self._ports is not None and self.forwards.problems:
-            self._ports.poke()
+    async def stop_watching(self) -> None:
+        if self._watch is not None:
+            await self._watch.close()
 
-    async def stop_watching_ports(self) -> None:
-        if self._ports is not None:
-            await self._ports.close()
+    async def retry_refused_ports(self) -> None:
+        if self.forwards.problems:
+            with contextlib.suppress(MonitorError):
+                await self.forwards.retry()
 
     async def power_off(self, timeout_s: float) -> bool:
         """Ask the guest to shut down, over SSH or else by the power button; False when it does not."""

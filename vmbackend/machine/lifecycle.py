@@ -363,7 +363,9 @@ class Machine:
             await self._resume_saved(guest, emulated, places)
         else:
             await self._boot(guest, emulated, places)
-        guest.watch_ports(self._tell_forwards)
+        guest.watch_containers()
+        guest.forwards.on_change = self._tell_forwards
+        self._tell_forwards()
         self._run_errand(guest.share_memory())
         if adopted is not None:
             self._run_errand(guest.set_clock())  # it may have been paused
@@ -429,7 +431,7 @@ class Machine:
                 await guest.set_clock()
             if guest.uses.in_use or self._state == "degraded" or guest.link.problem or await self._stalled(guest):
                 await self._probe(guest)
-            guest.retry_refused_ports()
+            await guest.retry_refused_ports()
             try:
                 await self._rest_when_idle(guest)
             except MachineError as error:

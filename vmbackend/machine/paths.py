@@ -128,6 +128,11 @@ class MachinePaths:
         return self._sockets / "console.sock"
 
     @property
+    def ports_socket(self) -> Path:
+        """Where QEMU connects the channel on which the guest's engine asks for ports."""
+        return self._sockets / "ports.sock"
+
+    @property
     def directories(self) -> set[Path]:
         """The machine's folders; one, unless its sockets need another."""
         return {self.directory, self._sockets}

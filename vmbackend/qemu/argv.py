@@ -18,6 +18,7 @@ _CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 _FREE_PAGE_REPORTING = ",free-page-reporting=on" if host.TAKES_PAGES_BACK else ""
 
 NETDEV = "net0"
+PORTS_CHARDEV = "ports"
 DATA_DRIVE = "data"
 # A write that finds no room on this computer's disk pauses the guest instead of failing in it: it can go on later.
 _DATA_DISK_OPTIONS = "format=qcow2,discard=unmap,detect-zeroes=unmap,werror=enospc"
@@ -34,11 +35,11 @@ EMULATION = {
 class LaunchFacts:
     """All that a command line depends on.
 
-    `qmp_address` and `console_address` are listening sockets of ours (`unix:PATH` or `tcp:HOST:PORT`): QEMU
-    connects to them, so nobody else can. On `rescue_socket`, in a private folder, it listens for a second monitor.
-    `handed_in_files` and `handed_in_texts` map firmware configuration names to files and to short texts. `tsc_khz`
-    spares an emulated x86 guest from measuring its clock. `incoming`: the guest's state will be read in through QMP,
-    and the guest stays paused after that.
+    `qmp_address`, `console_address` and `ports_address` are listening sockets of ours (`unix:PATH` or
+    `tcp:HOST:PORT`): QEMU connects to them, so nobody else can. On `rescue_socket`, in a private folder, it listens
+    for a second monitor. `handed_in_files` and `handed_in_texts` map firmware configuration names to files and to short
+    texts. `tsc_khz` spares an emulated x86 guest from measuring its clock. `incoming`: the guest's state will be read
+    in through QMP, and the guest stays paused after that.
     """
 
     program: Path
@@ -52,6 +53,7 @@ class LaunchFacts:
     rescue_socket: Path | None
     console_address: str
     console_log: Path
+    ports_address: str
     network: GuestNetwork
     tsc_khz: int | None
     handed_in_files: Mapping[str, Path]
@@ -82,6 +84,7 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *("-device", f"virtio-net-{suffix},netdev={NETDEV}"),
         *("-device", f"virtio-rng-{suffix}"),
         *("-device", f"virtio-balloon-{suffix}{_FREE_PAGE_REPORTING}"),
+        *_ports_channel(facts, suffix),
         *_fw_cfg(facts),
         *(("-S", "-incoming", "defer") if facts.incoming else ()),
     ]
@@ -130,6 +133,16 @@ def _rescue_monitor(path: Path | None) -> list[str]:
     return [
         *("-chardev", f"socket,id=rescue,path={_escaped(path)},server=on,wait=off"),
         *("-mon", "chardev=rescue,mode=control"),
+    ]
+
+
+def _ports_channel(facts: LaunchFacts, suffix: str) -> list[str]:
+    if facts.image.ports_channel is None:
+        return []
+    return [
+        *("-chardev", f"socket,id={PORTS_CHARDEV},{_socket(facts.ports_address)}"),
+        *("-device", f"virtio-serial-{suffix}"),
+        *("-device", f"virtserialport,chardev={PORTS_CHARDEV},name={facts.image.ports_channel}"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""One SSH connection to the guest, carrying everything: commands, the engine's socket, loopback ports.
+"""One SSH connection to the guest, carrying commands and the engine's socket.
 
 A connection lives once. Whoever owns it makes a new one when `on_lost` says that it is gone.
 """
@@ -71,15 +71,6 @@ class GuestConnection:
             return self._transport.open_streamlocal(path, _OPEN_TIMEOUT_S)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestUnreachable(f"{path} in the guest cannot be reached ({error})") from error
-
-    def open_tcp(self, address: str, port: int) -> paramiko.Channel:
-        """A stream to a port as the guest itself would reach it, such as one on its loopback."""
-        try:
-            return self._transport.open_channel(
-                "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=_OPEN_TIMEOUT_S
-            )
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise GuestUnreachable(f"{address}:{port} in the guest cannot be reached ({error})") from error
 
     def answers(self, timeout_s: float) -> bool:
         """Whether the guest's SSH server is alive: asked for a stream to nowhere, it refuses, and that is an answer."""

@@ -12,7 +12,7 @@ from runtime.engine.container import Container
 from runtime.engine.networks.model import BRIDGE, HOST, Network
 from runtime.engine.options import EndpointConfig
 from runtime.linux.netlink import IpAddress
-from runtime.network.nat import PortBinding, Protocol
+from runtime.network.nat import ANY_ADDRESS, PortBinding, Protocol
 from runtime.network.ports import PortReservation
 from runtime.network.sandbox import Sandbox
 from runtime.network.userland import TcpRelay, UdpRelay
@@ -20,25 +20,31 @@ from runtime.network.userland import TcpRelay, UdpRelay
 
 @dataclass(frozen=True)
 class PublishedPort:
-    """A container's port that clients reach at one address of the host."""
+    """A container's port that clients reach at one address of the host.
+
+    `entry_port`: the port of this kernel that leads there, if the host's ports are another computer's, else 0.
+    """
 
     protocol: Protocol
     host_address: IPv4Address | IPv6Address
     host_port: int
     container_port: int
+    entry_port: int = 0
 
     @property
     def binding(self) -> PortBinding:
         """What the packet rules know of it."""
+        if self.entry_port:
+            return PortBinding(self.protocol, ANY_ADDRESS, self.entry_port, self.container_port)
         return PortBinding(self.protocol, self.host_address, self.host_port, self.container_port)
 
     def to_document(self) -> list[Any]:
-        return [self.protocol, str(self.host_address), self.host_port, self.container_port]
+        return [self.protocol, str(self.host_address), self.host_port, self.container_port, self.entry_port]
 
     @classmethod
     def from_document(cls, document: list[Any]) -> PublishedPort:
-        protocol, host_address, host_port, container_port = document
-        return cls(protocol, ipaddress.ip_address(host_address), host_port, container_port)
+        protocol, host_address, *ports = document
+        return cls(protocol, ipaddress.ip_address(host_address), *ports)
 
 
 @dataclass

@@ -12,7 +12,9 @@ from runtime.engine.networks.attachments import Published, PublishedPort
 from runtime.engine.options import PortRequest
 from runtime.errors import Conflict, InvalidParameter, SystemFault, WherryError
 from runtime.linux.netlink import IpAddress
+from runtime.network.desktop_ports import DesktopPorts
 from runtime.network.nat import ANY_ADDRESS, ANY_IPV6_ADDRESS, NatTable, PortBinding, Protocol, ReachablePort
+from runtime.network.port_broker import PortBroker
 from runtime.network.ports import PortAllocator, PortReservation, socket_address
 from runtime.network.sysctl import has_ipv6
 from runtime.network.userland import TcpRelay, UdpRelay
@@ -27,9 +29,12 @@ Targets = Mapping[int, IpAddress]  # a container's addresses by IP version
 class Publisher:
     """Owns the host ports of one engine. A `Published` is the caller's to keep, and to `withdraw` when all ends."""
 
-    def __init__(self, nat: NatTable) -> None:
+    def __init__(self, nat: NatTable, broker: PortBroker | None) -> None:
+        """`broker`: the host's ports are those of the computer beyond it."""
         self._nat = nat
         self._ports = PortAllocator()
+        self._broker = broker
+        self._desktop_ports = DesktopPorts(broker) if broker else None
 
     async def publish(
         self,
@@ -46,7 +51,7 @@ class Publisher:
         published.targets = targets
         try:
             for request in requests:
-                reserved = self._reserve(request, targets, default_host_ip)
+                reserved = await self._reserve(request, targets, default_host_ip)
                 published.reservations += reserved
                 for reservation in reserved:
                     port = PublishedPort(
@@ -54,6 +59,7 @@ class Publisher:
                         reservation.host_address,
                         reservation.host_port,
                         request.container_port,
+                        reservation.entry_port,
                     )
                     await self._translate(published, port)
                     published.ports.append(port)
@@ -64,9 +70,15 @@ class Publisher:
             ) from error
         self.serve(published)
 
-    def _reserve(self, request: PortRequest, targets: Targets, default_host_ip: str) -> list[PortReservation]:
+    async def _reserve(self, request: PortRequest, targets: Targets, default_host_ip: str) -> list[PortReservation]:
         protocol = cast(Protocol, request.protocol)
         host_ip = request.host_ip or default_host_ip
+        target = next((targets[version] for version in (4, 6) if version in targets), None)
+        leads_to = socket_address(target, request.container_port) if target else ""
+        first, last = request.host_port, request.host_port_end or None
+        if self._desktop_ports:
+            given = [ipaddress.ip_address(host_ip)] if host_ip else None
+            return await self._desktop_ports.reserve(protocol, given, first, last, leads_to)
         if host_ip:
             addresses: list[IpAddress] = [ipaddress.ip_address(host_ip)]
         else:
@@ -79,14 +91,10 @@ class Publisher:
                     f"no IPv{addresses[0].version} address"
                 )
             addresses = reached
-        target = next((targets[version] for version in (4, 6) if version in targets), None)
-        leads_to = socket_address(target, request.container_port) if target else ""
-        return self._ports.reserve(
-            protocol, addresses, request.host_port, request.host_port_end or None, leads_to=leads_to
-        )
+        return self._ports.reserve(protocol, addresses, first, last, leads_to)
 
     async def _translate(self, published: Published, port: PublishedPort) -> None:
-        version = port.host_address.version
+        version = port.binding.host_address.version
         if not (target := published.targets.get(version)):
             return
         if version in published.routed:
@@ -98,7 +106,7 @@ class Publisher:
         """Carry what reaches the holders of the ports: what cannot be translated, and what the host sends to ::1."""
         targets = published.targets
         for held, port in zip(published.reservations, published.ports, strict=True):
-            version = held.host_address.version
+            version = port.binding.host_address.version
             target = targets.get(version) or next(iter(targets.values()), None)
             translated = (version == 4 and version in targets) or version in published.routed
             if held.holder and target and not translated and (relay := RELAYS.get(held.protocol)):
@@ -109,13 +117,23 @@ class Publisher:
         published = Published(targets=targets)
         for port in ports:
             try:
-                [held] = self._ports.reserve(port.protocol, [port.host_address], port.host_port)
+                first = all(port.binding != other.binding for other in published.ports)
+                held = self._restore(port, with_entry=first)
             except WherryError as error:  # taken while no engine held it; the translation still wins
                 log.warning("a port of a running container: %s", error)
-                held = PortReservation(port.protocol, port.host_address, port.host_port, None, self._ports)
+                keeper = self._desktop_ports or self._ports
+                held = PortReservation(port.protocol, port.host_address, port.host_port, None, keeper, port.entry_port)
             published.ports.append(port)
             published.reservations.append(held)
         return published
+
+    def _restore(self, port: PublishedPort, with_entry: bool) -> PortReservation:
+        if self._desktop_ports:
+            return self._desktop_ports.restore(
+                port.protocol, port.host_address, port.host_port, port.entry_port, with_entry
+            )
+        [held] = self._ports.reserve(port.protocol, [port.host_address], port.host_port)
+        return held
 
     async def retarget(self, published: Published, targets: Targets, routed: frozenset[int]) -> None:
         """The container's gateway is on another network now: same host ports, other addresses; none: nowhere."""
@@ -129,13 +147,16 @@ class Publisher:
 
     async def withdraw(self, published: Published) -> None:
         await self._stop(published)
+        had_ports = bool(published.reservations)
         self.close(published)
+        if self._broker and had_ports:
+            await self._broker.settled()
 
     async def _stop(self, published: Published) -> None:
         while published.relays:
             published.relays.pop().close()
         for port in published.ports:
-            version = port.host_address.version
+            version = port.binding.host_address.version
             if version in published.routed and (target := published.targets.get(version)):
                 self._nat.close(ReachablePort(port.protocol, target, port.container_port))
             elif version in published.targets:
@@ -154,8 +175,8 @@ class Publisher:
             port.binding: target
             for published in all_published
             for port in published.ports
-            if (target := published.targets.get(port.host_address.version))
-            and port.host_address.version not in published.routed
+            if (target := published.targets.get(port.binding.host_address.version))
+            and port.binding.host_address.version not in published.routed
         }
 
     def reachable(self, all_published: Iterable[Published]) -> set[ReachablePort]:
@@ -164,8 +185,8 @@ class Publisher:
             ReachablePort(port.protocol, target, port.container_port)
             for published in all_published
             for port in published.ports
-            if (target := published.targets.get(port.host_address.version))
-            and port.host_address.version in published.routed
+            if (target := published.targets.get(port.binding.host_address.version))
+            and port.binding.host_address.version in published.routed
         }
 
 

@@ -39,6 +39,7 @@ from runtime.network.dns.sockets import open_server_sockets
 from runtime.network.foreign_rules import forward_blocks
 from runtime.network.ipam import host_networks
 from runtime.network.nat import NatTable
+from runtime.network.port_broker import PortBroker
 from runtime.network.sandbox import Sandbox, SandboxPool, open_sandbox
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class NetworkService:
             self._addresses.add(network)
         self._nat = NatTable(settings.nft_table)
         self._drivers = drivers(self._nat)
-        self._publisher = Publisher(self._nat)
+        self._broker = PortBroker(settings.port_broker) if settings.port_broker else None
+        self._publisher = Publisher(self._nat, self._broker)
         self._pools: dict[
             str, SandboxPool
         ] = {}  # by what is in them: "bridge" a link to the default one, "named" a name server, "null" nothing
@@ -425,6 +427,8 @@ class NetworkService:
         for member in self._members.values():
             self._publisher.serve(member.published)
             await self._restore_resolver(member)
+        if self._broker:
+            self._broker.start()
 
     def _prepare_named(self) -> None:
         """Sandboxes with a name server's sockets, for user-defined networks: its packet rules are slow to make."""
@@ -479,6 +483,8 @@ class NetworkService:
 
     def close(self) -> None:
         """Let go of what this process holds; running containers keep their network."""
+        if self._broker:
+            self._broker.stop()
         self._resolution.close()
         while self._pools:
             self._pools.popitem()[1].close()
