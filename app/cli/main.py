@@ -45,6 +45,7 @@ COMMANDS = {
     "build": "Build an image from a Dockerfile",
     "builder": "Look after the build cache",
     "compose": "Run Docker Compose on the engine",
+    "context": "Let the docker command talk to the engine",
     "machine": "Look after virtual machines",
     "gui": "Open the window",
     "doctor": "Look for what keeps Wherry from working here",

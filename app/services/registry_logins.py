@@ -5,7 +5,6 @@ See docker's documentation of `docker login`, "Credential stores", and the proto
 
 import base64
 import json
-import os
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import UserError
+from app.services.docker_config import config_directory, read_document, write_document
 
 HUB = "https://index.docker.io/v1/"
 HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io", HUB)
@@ -53,12 +53,11 @@ class Logins:
     """`path`: the configuration file; $DOCKER_CONFIG/config.json if not given."""
 
     def __init__(self, path: Path | None = None) -> None:
-        directory = os.environ.get("DOCKER_CONFIG")
-        self.path = path or (Path(directory) if directory else Path.home() / ".docker") / "config.json"
+        self.path = path or config_directory() / "config.json"
 
     def find(self, server: str) -> Login:
         """An empty one for a registry nobody has logged in to. Raises UserError."""
-        config, key = self._read(), key_of(server)
+        config, key = read_document(self.path), key_of(server)
         if helper := _helper_of(config, key):
             return _ask_helper(helper, key)
         entries = config.get("auths") or {}
@@ -77,7 +76,7 @@ class Logins:
         return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
     def store(self, server: str, login: Login) -> None:
-        config, key = self._read(), key_of(server)
+        config, key = read_document(self.path), key_of(server)
         entry: dict[str, str] = {}
         if helper := _helper_of(config, key):
             user = _TOKEN_USER if login.identity_token else login.username
@@ -88,36 +87,19 @@ class Logins:
             entry = {"auth": base64.b64encode(f"{login.username}:{secret}".encode()).decode()}
             entry |= {"identitytoken": login.identity_token} if login.identity_token else {}
         config.setdefault("auths", {})[key] = entry
-        self._write(config)
+        write_document(self.path, config)
 
     def erase(self, server: str) -> bool:
         """False for a registry nobody was logged in to."""
-        config, key = self._read(), key_of(server)
+        config, key = read_document(self.path), key_of(server)
         known = [name for name in config.get("auths") or {} if key_of(name) == key]
         if known and (helper := _helper_of(config, key)):
             _run_helper(helper, "erase", key)
         for name in known:
             del config["auths"][name]
         if known:
-            self._write(config)
+            write_document(self.path, config)
         return bool(known)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            document = json.loads(self.path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as failed:
-            raise UserError(f"{self.path} cannot be read: {failed}.") from failed
-        return document if isinstance(document, dict) else {}
-
-    def _write(self, config: dict[str, Any]) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 (a descriptor, not a path)
-            json.dump(config, file, indent="\t")
-        unfinished.replace(self.path)
 
 
 def _helper_of(config: dict[str, Any], key: str) -> str:

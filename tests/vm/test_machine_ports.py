@@ -106,7 +106,7 @@ def test_ports_outlive_the_engine_in_the_guest(machine: BootedMachine, cli: Dock
         for text in (b"still\n", b"there\n"):
             stream.sendall(text)
             assert stream.recv(10) == text
-        eventually(lambda: docker(machine, "version").returncode == 0, 60)
+        eventually(lambda: docker(machine, "version").returncode == 0, 180)
         greeted_by("127.0.0.1", port).close()
         stream.sendall(b"and now\n")
         assert stream.recv(10) == b"and now\n"

@@ -36,10 +36,11 @@ class PortChannel:
         try:
             _send(writer, self._hello)
             while line := await reader.readline():
+                if not line.strip():
+                    continue  # said first by an engine, to end what one before it had begun to say
                 try:
                     await self._serve(json.loads(line), writer)
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
-                    # Most likely what an engine that was killed had begun to say.
                     _log.info("the guest's engine says what nobody understands: %r", error)
         except (ConnectionError, MonitorError) as error:
             _log.info("no more ports are offered: %s", error)
