@@ -171,6 +171,64 @@ def test_100_megabytes_arrive_unharmed(connection: GuestConnection, echo_socket:
     relay.close()
 
 
+def test_a_slow_reader_holds_up_nobody_else(connection: GuestConnection, echo_socket: Path, tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    relay = serve_engine_socket("m", path, lambda: connection.open_unix(str(echo_socket)))
+    slow = client(path)
+    slow.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:  # until everything on the way is full
+            slow.send(b"x" * 65536)
+    with client(path) as quick:
+        quick.sendall(b"quick" * 100_000)
+        quick.shutdown(socket.SHUT_WR)
+        data = b""
+        while chunk := quick.recv(65536):
+            data += chunk
+    assert data == b"quick" * 100_000
+    slow.close()
+    relay.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_clients_get_the_next_link_when_one_dies_or_falls_silent(
+    sshd: SshServer, echo_socket: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The session's processes are killed, or stand still while their TCP connection stays up."""
+    path = tmp_path / "engine.sock"
+    stopped: list[int] = []
+
+    async def scenario() -> None:
+        link = GuestLink(lambda timeout_s, on_lost: GuestConnection.connect(sshd.port, "root", sshd.keys, 30, on_lost))
+        link.announce()
+        async with asyncio.timeout(60):
+            await link.wait_connected()
+        relay = serve_engine_socket("m", path, lambda: link.open_unix(str(echo_socket)))
+        old = client(path)
+        await asyncio.to_thread(exchange, old)
+        for pid in descendants(sshd.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+                stopped.append(pid)
+        with client(path) as new:
+            await asyncio.to_thread(exchange, new)
+        assert await asyncio.to_thread(old.recv, 1) == b""  # closed, not left hanging
+        old.close()
+        await asyncio.to_thread(relay.close)
+        await link.close()
+
+    def exchange(stream: socket.socket) -> None:
+        stream.sendall(b"ahoy")
+        assert stream.recv(10) == b"ahoy"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_a_link_is_made_again_when_the_connection_is_cut(sshd: SshServer) -> None:
     made: list[GuestConnection] = []
 

@@ -285,7 +285,7 @@ async def attach(
 
     def open_engine() -> "paramiko.Channel":
         admit()
-        return link.current().open_unix(image.engine_socket)
+        return link.open_unix(image.engine_socket)
 
     uses = UseMeter()
     relay = serve_engine_socket(paths.name, paths.engine_socket, open_engine, uses)
@@ -359,7 +359,7 @@ class Guest:
             await asyncio.to_thread(self._api.ping, timeout_s)
             self.has_served = True
         except EngineSilent:
-            await self.link.drop_if_dead(_PING_TIMEOUT_S)
+            self.link.suspect()
             raise
 
     async def stalled_by_full_disk(self, directory: Path) -> str | None:

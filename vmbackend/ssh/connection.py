@@ -15,6 +15,7 @@ from vmbackend.ssh.streamlocal import GuestTransport
 
 _KEEPALIVE_S = 15
 _OPEN_TIMEOUT_S = 10.0
+_SLOW_AFTER_S = 1.0
 _HANDSHAKE_TIMEOUT_S = 30.0
 
 
@@ -65,10 +66,14 @@ class GuestConnection:
         """Whether an idle connection is tried from time to time, as it is at first."""
         self._transport.set_keepalive(_KEEPALIVE_S if wanted else 0)
 
-    def open_unix(self, path: str) -> paramiko.Channel:
-        """A stream to a unix socket in the guest."""
+    @property
+    def is_lost(self) -> bool:
+        return not self._transport.is_active()
+
+    def open_unix(self, path: str, on_slow: Callable[[], None] = lambda: None) -> paramiko.Channel:
+        """A stream to a unix socket in the guest; `on_slow` is called when there is no answer for a moment."""
         try:
-            return self._transport.open_streamlocal(path, _OPEN_TIMEOUT_S)
+            return self._transport.open_streamlocal(path, _OPEN_TIMEOUT_S, _SLOW_AFTER_S, on_slow)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestUnreachable(f"{path} in the guest cannot be reached ({error})") from error
 

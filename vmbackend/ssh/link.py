@@ -1,6 +1,7 @@
 """Keep one SSH connection to a guest: make it, notice its end, make it again."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import paramiko
@@ -15,11 +16,15 @@ _ANSWER_TIMEOUTS_S = (2.0, 4.0, 8.0, 15.0)
 # The first attempt waits for the guest's word, or this long.
 _FIRST_ATTEMPT_AFTER_S = 20.0
 
+# A client of a connection that was lost waits for the next one so long before it hears why there is none.
+_SUCCESSOR_TIMEOUT_S = 5.0
+
 Connect = Callable[[float, Callable[[], None]], GuestConnection]
+_Made = tuple[GuestConnection, asyncio.Event]
 
 
 class GuestLink:
-    """For one event loop, except `current`, which any thread may call.
+    """For one event loop, except `current`, `open_unix` and `suspect`, which any other thread may call.
 
     `connect` gets a time-out in seconds for the server's first word, and what to call when the connection is lost.
     """
@@ -31,6 +36,10 @@ class GuestLink:
         self._announced = asyncio.Event()
         self._connected = asyncio.Event()
         self._failures = 0
+        self._loop = asyncio.get_running_loop()
+        self._suspected = asyncio.Event()
+        self._changed = threading.Condition()
+        self._was_connected = False
         self._task = asyncio.create_task(self._keep())
         self.problem: str | None = "SSH to the guest has not been tried yet"
 
@@ -53,54 +62,125 @@ class GuestLink:
             raise GuestUnreachable(self.problem or "The SSH connection to the guest is being made")
         return connection
 
+    def open_unix(self, path: str) -> paramiko.Channel:
+        """A stream to a unix socket in the guest; not for the event loop's own thread.
+
+        When the connection is lost, or turns out to be dead, the next one is waited for. Raises GuestUnreachable.
+        """
+        connection = self._wait_other_than(None)
+        try:
+            return connection.open_unix(path, self.suspect)
+        except GuestUnreachable:
+            if not connection.is_lost:
+                raise
+        return self._wait_other_than(connection).open_unix(path, self.suspect)
+
+    def suspect(self) -> None:
+        """Any thread: something was asked on the connection and not answered for a while.
+
+        A guest that is slow keeps its connection; one that answers on a new connection sooner gets that one.
+        """
+        self._loop.call_soon_threadsafe(self._suspected.set)
+
     def rest(self, resting: bool) -> None:
         """Send nothing by ourselves to a guest that stands still: QEMU would give the connection up in the end."""
         if self._connection is not None:
             self._connection.keep_alive(not resting)
 
-    async def drop_if_dead(self, timeout_s: float) -> None:
-        """Give the connection up when the guest does not answer on it; a new one follows."""
-        connection = self._connection
-        if connection is not None and not await asyncio.to_thread(connection.answers, timeout_s):
-            await asyncio.to_thread(connection.close)
-
     async def close(self) -> None:
         """End the connection and make no new one. Quick once QEMU is gone, else bounded by an attempt's time-out."""
         self._task.cancel()
         await asyncio.wait([self._task])
+        connections = {self._connection} if self._connection else set()
         if self._attempt is not None:
             await asyncio.wait([self._attempt])
             if self._attempt.exception() is None:
-                await asyncio.to_thread(self._attempt.result().close)
+                connections.add(self._attempt.result())
+        await asyncio.gather(*(asyncio.to_thread(connection.close) for connection in connections))
         self._connection = None
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
         await self._wait_announced(_FIRST_ATTEMPT_AFTER_S)
+        connection, lost = await self._make()
         while True:
-            lost = asyncio.Event()
+            self._use(connection)
+            successor = await self._until_over(connection, lost)
+            self._use(successor[0] if successor else None)
+            await asyncio.to_thread(connection.close)
+            connection, lost = successor or await self._make()
 
-            def on_lost(event: asyncio.Event = lost) -> None:
-                loop.call_soon_threadsafe(event.set)
-
+    async def _make(self) -> _Made:
+        """A connection, and what is set when it is lost; tried until there is one."""
+        while True:
             timeout_s = _ANSWER_TIMEOUTS_S[min(self._failures, len(_ANSWER_TIMEOUTS_S) - 1)]
             try:
-                # Shielded: a thread cannot be cancelled, so `close` waits for what it brings.
-                self._attempt = asyncio.ensure_future(asyncio.to_thread(self._connect, timeout_s, on_lost))
-                self._connection = await asyncio.shield(self._attempt)
+                made = await self._try(timeout_s)
             except (GuestUnreachable, paramiko.SSHException, OSError) as error:
                 self._failures += 1
                 self.problem = str(error)
                 await self._wait_announced(_RETRY_S)
                 continue
             self._failures = 0
-            self.problem = None
+            return made
+
+    async def _try(self, timeout_s: float) -> _Made:
+        lost = asyncio.Event()
+
+        def on_lost() -> None:
+            self._loop.call_soon_threadsafe(lost.set)
+
+        # Shielded: a thread cannot be cancelled, so `close` waits for what it brings.
+        self._attempt = asyncio.ensure_future(asyncio.to_thread(self._connect, timeout_s, on_lost))
+        return await asyncio.shield(self._attempt), lost
+
+    async def _until_over(self, connection: GuestConnection, lost: asyncio.Event) -> _Made | None:
+        """Until the connection is lost, or found dead; in that case what comes after it."""
+        losing = asyncio.create_task(lost.wait())
+        try:
+            while not lost.is_set():
+                suspecting = asyncio.create_task(self._suspected.wait())
+                await asyncio.wait([losing, suspecting], return_when=asyncio.FIRST_COMPLETED)
+                suspecting.cancel()
+                if self._suspected.is_set() and not lost.is_set():
+                    if successor := await self._overtake(connection):
+                        return successor
+                    self._suspected.clear()
+            return None
+        finally:
+            losing.cancel()
+            self._suspected.clear()
+
+    async def _overtake(self, connection: GuestConnection) -> _Made | None:
+        """A new connection, if the guest answers on that before it answers on this one."""
+        answering = asyncio.create_task(asyncio.to_thread(connection.answers, _ANSWER_TIMEOUTS_S[-1]))
+        trying = asyncio.create_task(self._try(_ANSWER_TIMEOUTS_S[-1]))
+        try:
+            await asyncio.wait([answering, trying], return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() and trying.exception() is None:
+                return trying.result()
+            await asyncio.wait([answering, trying])
+            if trying.exception() is None:
+                await asyncio.to_thread(trying.result()[0].close)
+            return None
+        finally:
+            trying.cancel()
+
+    def _use(self, connection: GuestConnection | None) -> None:
+        with self._changed:
+            self._connection = connection
+            self.problem = None if connection else "The SSH connection to the guest was lost"
+            self._was_connected = True
+            self._changed.notify_all()
+        if connection:
             self._connected.set()
-            await lost.wait()
+        else:
             self._connected.clear()
-            self.problem = "The SSH connection to the guest was lost"
-            dead, self._connection = self._connection, None
-            await asyncio.to_thread(dead.close)
+
+    def _wait_other_than(self, lost: GuestConnection | None) -> GuestConnection:
+        with self._changed:
+            if self._was_connected:
+                self._changed.wait_for(lambda: self._connection not in (None, lost), _SUCCESSOR_TIMEOUT_S)
+            return self.current()
 
     async def _wait_announced(self, timeout_s: float) -> None:
         try:

@@ -44,10 +44,17 @@ class GuestTransport(paramiko.Transport):
         try:
             super().run()
         finally:
+            # paramiko wakes those who wait for a channel only when the connection ends by itself, not by `close`.
+            with self.lock:
+                waiting = list(self.channel_events.values())
+            for opened in waiting:
+                opened.set()
             self._on_lost()
 
-    def open_streamlocal(self, path: str, timeout_s: float) -> paramiko.Channel:
-        """Connect to a unix socket in the guest.
+    def open_streamlocal(
+        self, path: str, timeout_s: float, slow_after_s: float = 0.0, on_slow: Callable[[], None] = lambda: None
+    ) -> paramiko.Channel:
+        """Connect to a unix socket in the guest; `on_slow` is called when that takes longer than `slow_after_s`.
 
         Raises TimeoutError when the guest is silent, paramiko.SSHException when it refuses or is lost.
         """
@@ -73,7 +80,9 @@ class GuestTransport(paramiko.Transport):
         request.add_int(0)  # reserved
         self._send_user_message(request)
         # Set on success, on refusal, and when the transport ends.
-        if not opened.wait(timeout_s):
+        if not opened.wait(slow_after_s):
+            on_slow()
+        if not opened.wait(timeout_s - slow_after_s):
             raise TimeoutError(f"no answer within {timeout_s:g} s")
         confirmed: paramiko.Channel | None = self._channels.get(number)
         if not self.active or confirmed is None:
