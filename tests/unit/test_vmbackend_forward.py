@@ -183,6 +183,13 @@ def test_an_engine_that_breaks_off_or_is_silent_is_unreachable(path: Path) -> No
     listener.close()
 
 
+def test_events_are_read_one_by_one_from_a_chunked_answer(engine: Callable[[bytes], None], path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    engine(head + b"4\r\n{1}\n\r\n" + b"4\r\n{2}\n\r\n" + b"0\r\n\r\n")
+    with EngineApi("m", path).container_events(5) as events:
+        assert [events.wait(), events.wait(), events.wait()] == [True, True, False]
+
+
 def test_many_clients_at_once_and_none_left(guest: tuple, path: Path) -> None:
     open_guest, far = guest
     lock = threading.Lock()
