@@ -15,6 +15,7 @@ run: .venv/ready $(IMAGES) ## set up, say hello from a container, open the windo
 	@$(PYTHON) packaging/hello.py
 
 test: .venv/ready .venv/ready-test $(IMAGES) guest ## set up and run the whole test suite
+	$(PYTHON) -m guest build --arch aarch64
 	$(PYTHON) -m pytest -n 2 --durations=25 --durations-min=2
 
 guest: .venv/ready .venv/ready-vm ## build the guest image of the virtual machine

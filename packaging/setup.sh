@@ -14,7 +14,7 @@ declare -A packages=(
          libxcb-xkb1 libxcb-image0 libxcb-render-util0 libxcb-randr0 libdbus-1-3 libfontconfig1 fonts-dejavu-core"
   [image]="qemu-utils e2fsprogs zstd"
   [vm]="qemu-system-x86 qemu-utils e2fsprogs squashfs-tools zstd dpkg-dev kmod cpio busybox-static"
-  [test]="busybox-static curl docker-compose docker-registry fonts-noto-cjk iproute2 nftables openssh-client openssh-server runc skopeo umoci xauth xvfb"
+  [test]="busybox-static curl docker-compose docker-registry fonts-noto-cjk iproute2 nftables openssh-client openssh-server qemu-system-arm runc skopeo umoci xauth xvfb"
 )
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }

@@ -52,7 +52,7 @@ def build_guest(arch: Architecture, output: Path, parts_folder: Path, report: Re
         report("putting the system together")
         release = release_of(source)
         modules = source / "lib/modules" / release
-        groups = system.load_module_groups()
+        groups = system.load_module_groups(arch)
         root = scratch / "system"
         alpine.install_userland(source, (*PACKAGES.alpine_base, *PACKAGES.alpine_guest), root)
         install_modules(modules, chain.from_iterable(groups.values()), root / "lib/modules" / release)
@@ -60,7 +60,7 @@ def build_guest(arch: Architecture, output: Path, parts_folder: Path, report: Re
         python_wheels = [_wheel(parts, wheel.name).path for wheel in PACKAGES.python_wheels]
         payload.install_engine(RUNTIME_FOLDER, python_wheels, root)
         payload.compile_bytecode(root)
-        system.finish_root(root, image)
+        system.finish_root(root, image, groups["network"])
 
         report("packing")
         finished = scratch / "image"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+from guest.builder.arch import ARCHITECTURES, Architecture
 from guest.builder.packages import IMAGE_FOLDER
 from guest.builder.tools import run
 
@@ -13,16 +15,20 @@ EMBEDDED_IMAGES = "usr/lib/wherry/images"
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "var/lib/wherry", "var/empty")
 
 
-def load_module_groups() -> dict[str, list[str]]:
-    """image/modules.json: which kernel modules are needed when (initramfs, network, on_demand)."""
+def load_module_groups(arch: Architecture) -> dict[str, list[str]]:
+    """image/modules.json: which kernel modules are needed when (initramfs, network, on_demand).
+
+    Groups named after an architecture (``on_demand_aarch64``) are what only its kernel has, or only it needs.
+    """
     groups: dict[str, list[str]] = json.loads((IMAGE_FOLDER / "modules.json").read_text())
-    return groups
+    others = [f"_{name}" for name in ARCHITECTURES if name != arch.name]
+    return {name: modules for name, modules in groups.items() if not name.endswith(tuple(others))}
 
 
-def finish_root(root: Path, container_image: Path) -> None:
+def finish_root(root: Path, container_image: Path, network_modules: Iterable[str]) -> None:
     """Add Wherry's own files, the lists of modules to load, the embedded container image, and mount points."""
     shutil.copytree(IMAGE_FOLDER / "overlay", root, dirs_exist_ok=True)
-    (root / "usr/lib/wherry/modules").write_text(" ".join(load_module_groups()["network"]) + "\n")
+    (root / "usr/lib/wherry/modules").write_text(" ".join(network_modules) + "\n")
     images = root / EMBEDDED_IMAGES
     images.mkdir(parents=True)
     shutil.copyfile(container_image, images / container_image.name)

@@ -18,7 +18,7 @@ import pytest
 
 from guest.builder import apkdb, cpio, parts
 from guest.builder.alpine import Userland, install_userland
-from guest.builder.arch import ARCHITECTURES
+from guest.builder.arch import ARCHITECTURES, Architecture
 from guest.builder.build import is_current
 from guest.builder.container_image import write_container_image
 from guest.builder.debian import IndexedPackage
@@ -390,6 +390,12 @@ class TestContract:
         assert not is_current(folder / "nowhere", "abc")
 
 
-def test_every_module_group_is_listed_once() -> None:
-    names = [name for group in load_module_groups().values() for name in group]
+@pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_every_module_is_listed_once(arch: Architecture) -> None:
+    names = [name for group in load_module_groups(arch).values() for name in group]
     assert len(names) == len(set(names))
+
+
+def test_a_module_of_one_architecture_is_not_asked_of_another() -> None:
+    assert "on_demand_x86_64" in load_module_groups(X86)
+    assert "on_demand_x86_64" not in load_module_groups(ARCHITECTURES["aarch64"])

@@ -83,6 +83,15 @@ def test_devices_hang_on_the_machines_bus(machine: str, suffix: str) -> None:
     assert "serial=the-system" in devices[0] and "serial=the-data" in devices[1]
 
 
+def test_an_arm64_machine_has_a_pl011_and_pci() -> None:
+    image = replace(IMAGE, arch="aarch64", machines=("virt",))
+    argv = build_argv(replace(FACTS, image=image, machine="virt", accelerator=EMULATION["aarch64"]))
+    assert values(argv, "-machine") == ["virt"]
+    assert values(argv, "-cpu") == ["cortex-a72"]
+    assert values(argv, "-append") == ["quiet console=ttyAMA0"]
+    assert {device.split(",")[0] for device in values(argv, "-device")} >= {"virtio-blk-pci", "virtio-net-pci"}
+
+
 def test_the_system_image_is_never_written_and_the_data_disk_gives_blocks_back() -> None:
     system, data = values(build_argv(FACTS), "-drive")
     assert "readonly=on" in system
