@@ -34,13 +34,13 @@ from vmbackend.qemu.argv import DATA_DRIVE, NETDEV, LaunchFacts, build_argv
 from vmbackend.qemu.migration import read_state, write_state
 from vmbackend.qemu.process import QemuProcess, RunningQemu
 from vmbackend.qemu.qmp import Monitor, MonitorError, accept_once
-from vmbackend.share.keeper import ShareKeeper
 from vmbackend.share.plan import plan_shares, shares_document
-from vmbackend.share.service import Shares
 
 if TYPE_CHECKING:
     import paramiko
 
+    from vmbackend.share.keeper import ShareKeeper
+    from vmbackend.share.service import Shares
     from vmbackend.ssh.link import GuestLink
 
 _PING_TIMEOUT_S = 3.0
@@ -254,7 +254,8 @@ async def attach(
 
     Raises MachineError, MonitorError, OSError.
     """
-    # Imported while QEMU is starting: it takes a fifth of a second, and QEMU uses another processor.
+    # Imported while QEMU is starting: it takes a quarter of a second, and QEMU uses another processor.
+    from vmbackend.share.keeper import ShareKeeper
     from vmbackend.ssh.connection import GuestConnection
     from vmbackend.ssh.keys import load_keys
     from vmbackend.ssh.link import GuestLink
@@ -322,7 +323,7 @@ class Guest:
         api: EngineApi,
         forwards: PortForwards,
         uses: UseMeter,
-        shares: ShareKeeper,
+        shares: "ShareKeeper",
     ) -> None:
         self.prepared = prepared
         self.qemu = qemu
@@ -526,7 +527,9 @@ class Guest:
         return bool(done)
 
 
-def _shares(paths: MachinePaths, prepared: Prepared, monitor: Monitor, link: "GuestLink") -> Shares:
+def _shares(paths: MachinePaths, prepared: Prepared, monitor: Monitor, link: "GuestLink") -> "Shares":
+    from vmbackend.share.service import Shares
+
     loop = asyncio.get_running_loop()
     address = str(GuestNetwork.of(prepared.settings.subnet, prepared.image).address.ip)
 
