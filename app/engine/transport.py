@@ -1,6 +1,6 @@
 """HTTP/1.1 to an engine over a unix socket, a Windows named pipe, or TCP on this computer.
 
-Built on h11, as the engine's own side is, rather than on `requests`: importing `requests` takes longer (about 120 ms)
+Built on h11 rather than on `requests`: importing `requests` takes longer (about 120 ms)
 than a whole `wherry ps` may (100 ms), and an engine on a local socket needs none of what it adds (TLS, proxies,
 cookies, redirects, pools). Whatever goes to the Internet still uses `requests`.
 

@@ -3,7 +3,7 @@
 Docker's schema 2 manifests and lists have the same shape under other media types and are read as these.
 """
 
-import os
+from platform import machine
 from typing import TypedDict
 
 from runtime.errors import InvalidParameter
@@ -144,8 +144,8 @@ _KNOWN = frozenset(("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc6
 
 def platform_of_host() -> Platform:
     """The platform whose images run on this kernel; an unknown machine keeps the kernel's name for it."""
-    machine = os.uname().machine
-    architecture, variant = _MACHINES.get(machine, (machine, ""))
+    name = machine()
+    architecture, variant = _MACHINES.get(name, (name, ""))
     platform = Platform(os="linux", architecture=architecture)
     if variant:
         platform["variant"] = variant
