@@ -36,9 +36,11 @@ Change = Callable[[str, dict[str, Any]], None]
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
     running = RunningEngine(tmp_path_factory.mktemp("hostile"))
-    yield running
-    assert "Traceback" not in running.log()
-    running.close()
+    try:
+        yield running
+        assert "Traceback" not in running.log()
+    finally:
+        running.close()
 
 
 @pytest.fixture(autouse=True)

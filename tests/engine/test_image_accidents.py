@@ -17,7 +17,7 @@ from tests.fakes.images import busybox_rootfs, directory, docker_archive, file, 
 from tests.fakes.registries import Push, docker_registry, random_bytes
 from tests.harness import RunningEngine
 
-KILLS_EACH = 2
+KILLS_EACH = 1
 LONGEST_S = 0.4
 PATIENCE_S = 60
 
