@@ -113,7 +113,7 @@ class RunningEngine:
 
     def load(self, archive: Path) -> None:
         status, body = self.request("POST", "/images/load", archive.read_bytes())
-        assert status == 200, body
+        assert status == 200 and b'"error"' not in body, body
 
     def docker(
         self, *arguments: str, input: bytes | None = None, timeout_s: float = 60

@@ -50,6 +50,7 @@ class Ingest:
         self._catalog = catalog
         self._lock = threading.Lock()
         self.held: set[str] = set()
+        self._new: set[str] = set()  # blobs that came with this batch
 
     def has_blob(self, blob: str) -> bool:
         """Whether the blob is there; if so it stays until the end of the batch."""
@@ -63,7 +64,11 @@ class Ingest:
         on_bytes: Callable[[int], None] = lambda count: None,
     ) -> tuple[str, int]:
         """Stores `source`; returns its digest and size in bytes. Raises InvalidParameter, not the `expected`."""
-        return self._contents.layout.add(source, expected, self._hold, on_bytes)
+        return self._contents.layout.add(source, expected, self._arrived, on_bytes)
+
+    def is_new(self, blob: str) -> bool:
+        """Whether `add_blob` stored it first."""
+        return blob in self._new
 
     def create_blob(self, fill: Callable[[Writable], None]) -> tuple[str, int]:
         """Stores what `fill` writes; returns its digest and size in bytes."""
@@ -126,6 +131,14 @@ class Ingest:
         """As `receive_layer`, for a blob that is here."""
         with self._contents.layout.open(blob) as source:
             return self._contents.layers.unpack(diff_id, source)
+
+    def unpack_ahead(self, blob: str, on_bytes: Callable[[int], None]) -> UnpackedLayer:
+        """As `unpack_layer`, for a blob just added of which nobody has said yet what layer it is."""
+        with self._contents.layout.open(blob) as source:
+            return self._contents.layers.unpack(None, _Counting(source, on_bytes), blob)
+
+    def discard_layer(self, layer: UnpackedLayer) -> None:
+        self._contents.layers.discard(layer)
 
     def add_image(
         self,
@@ -203,6 +216,11 @@ class Ingest:
         )
         return self.add_image(encode(manifest), references)
 
+    def _arrived(self, blob: str) -> None:
+        self._hold(blob)
+        if blob not in self._contents.layout:
+            self._new.add(blob)
+
     def _hold(self, content: str) -> None:
         with self._lock:
             if content not in self.held:
@@ -225,4 +243,20 @@ class _Tee:
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
         self._copy.write(data)
+        return data
+
+
+class _Counting:
+    """Passes a stream through, telling how many bytes have been read."""
+
+    def __init__(self, source: Readable, on_bytes: Callable[[int], None]) -> None:
+        self._source = source
+        self._on_bytes = on_bytes
+        self._read = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        if data:
+            self._read += len(data)
+            self._on_bytes(self._read)
         return data

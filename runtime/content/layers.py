@@ -69,20 +69,21 @@ class LayerStore:
         """
         self.adopt([(chain_ids, self.unpack(diff_id, source))])
 
-    def unpack(self, diff_id: str, source: Readable) -> "UnpackedLayer":
+    def unpack(self, diff_id: str | None, source: Readable, digest_of_source: str = "") -> "UnpackedLayer":
         """The first half of `add`, which does not need the layers below: any number may run at the same time.
 
-        The result is for `adopt` or `discard`.
+        `diff_id`: None for a layer that nobody has asked for yet. `digest_of_source`: where it has been hashed just
+        now, so that what is not compressed is not hashed twice. The result is for `adopt` or `discard`.
         """
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=self._directory))
         try:
-            unpacked = self._unpack(unfinished / "diff", diff_id, source)
+            unpacked, diff_id = self._unpack(unfinished / "diff", diff_id, source, digest_of_source)
             facts = {"diff_id": diff_id, "size_bytes": unpacked.size_bytes}
             (unfinished / "layer.json").write_text(json.dumps(facts))
         except BaseException:
             self._trash.discard(unfinished)
             raise
-        return UnpackedLayer(unfinished, unpacked.size_bytes, unpacked.implied)
+        return UnpackedLayer(unfinished, diff_id, unpacked.size_bytes, unpacked.implied)
 
     def adopt(self, layers: Sequence[tuple[Sequence[str], "UnpackedLayer"]]) -> None:
         """Gives unpacked layers their names: each with its chain IDs, bottom first, those below earlier or known.
@@ -174,20 +175,22 @@ class LayerStore:
         del self._sizes[chain_id]
         self._unsealed.pop(chain_id, None)
 
-    def _unpack(self, diff: Path, diff_id: str, source: Readable) -> Unpacked:
+    def _unpack(self, diff: Path, diff_id: str | None, source: Readable, digest_of_source: str) -> tuple[Unpacked, str]:
+        """Also returns the diff ID."""
         diff.mkdir()
         diff.chmod(0o755)
-        plain, _ = decompressed(source)
-        hashing = _Hashing(plain)
-        tar = buffered_reader(hashing)
+        plain, compression = decompressed(source)
+        hashing = None if digest_of_source and compression is None else _Hashing(plain)
+        tar = buffered_reader(hashing) if hashing else plain
         unpacked = unpack_layer(tar, diff)
         read_padding(tar, "layer")  # it counts in the digest
-        if hashing.digest() != diff_id:
+        found = hashing.digest() if hashing else digest_of_source
+        if diff_id not in (None, found):
             raise InvalidParameter(
-                f"the layer's content has the digest {hashing.digest()}, the image says {diff_id}: "
+                f"the layer's content has the digest {found}, the image says {diff_id}: "
                 "the archive is damaged, fetch it again"
             )
-        return unpacked
+        return unpacked, found
 
     def _describe_implied(self, layer: "UnpackedLayer", below: Sequence[str], unnamed: Mapping[str, Path]) -> None:
         """Gives directories the tar only implied the owner and mode they have in the layers below.
@@ -225,6 +228,7 @@ class UnpackedLayer:
     """A layer without its name yet. `implied`: see `runtime.content.archive.Unpacked`."""
 
     path: Path
+    diff_id: str
     size_bytes: int
     implied: tuple[str, ...]
 

@@ -1,25 +1,28 @@
 """Image archives into a store: docker-archive (`docker save`) and OCI layout tars, compressed or not.
 
 The archive is a stream and its table of contents may come last, so the members become blobs as they pass (one
-read, one hash), and layers are unpacked from the blobs once it is known which are wanted: an archive may hold
-other platforms' layers, and pages just written are read back from memory.
+read, one hash), and what looks like a layer is unpacked beside, from pages just written, while the next arrives.
+Layers that no image turns out to want (an archive may hold other platforms') are thrown away again.
 """
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import IO, Any, Protocol
 
 from runtime.content.compression import Readable, decompressed
+from runtime.content.contents import UNPACKING_AT_ONCE
 from runtime.content.documents import (
     DOCUMENT_BYTES_MAX,
     encode,
     parse_config,
     parse_index,
     parse_json,
+    parse_manifest,
 )
 from runtime.content.image import Image, LoadedImage
-from runtime.content.layers import read_padding
-from runtime.content.tar_reader import HARD_LINK, REGULAR, SYMLINK, TarReader
+from runtime.content.layers import UnpackedLayer, read_padding
+from runtime.content.tar_reader import BLOCK, HARD_LINK, REGULAR, SYMLINK, TarReader
 from runtime.errors import InvalidParameter
 from runtime.oci import digest
 from runtime.oci.image import (
@@ -39,7 +42,7 @@ from runtime.oci.image import (
 from runtime.oci.reference import Reference, parse
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of an archive member, its bytes so far and its size in bytes."""
+"""Called by several threads with a layer's blob, its bytes unpacked so far and its size in bytes."""
 
 _DOCKER_MANIFEST, _OCI_INDEX, _OCI_LAYOUT = "manifest.json", "index.json", "oci-layout"
 _DOCUMENTS = frozenset({_DOCKER_MANIFEST, _OCI_INDEX, _OCI_LAYOUT})
@@ -57,19 +60,31 @@ class Ingesting(Protocol):
     def add_blob(
         self, source: Readable, expected: str | None = None, on_bytes: Callable[[int], None] = ...
     ) -> tuple[str, int]: ...
+    def is_new(self, blob: str) -> bool: ...
     def read_blob(self, blob: str) -> bytes: ...
     def open_blob(self, blob: str) -> IO[bytes]: ...
-    def add_image(self, manifest: bytes, references: Sequence[Reference]) -> Image: ...
+    def unpack_ahead(self, blob: str, on_bytes: Callable[[int], None]) -> UnpackedLayer: ...
+    def discard_layer(self, layer: UnpackedLayer) -> None: ...
+    def add_image(
+        self, manifest: bytes, references: Sequence[Reference], unpacked: Mapping[str, UnpackedLayer] = ...
+    ) -> Image: ...
 
 
 def load_archive(store: Ingesting, stream: Readable, on_progress: Progress | None = None) -> list[LoadedImage]:
     """Adds every image of the archive that is for this platform. Raises InvalidParameter."""
-    archive = _read_members(store, stream, on_progress or (lambda name, current, total: None))
+    ahead = _Ahead(store, on_progress or (lambda blob, current, total: None))
+    try:
+        return _load(store, _read_members(store, stream, ahead), ahead)
+    finally:
+        ahead.close()
+
+
+def _load(store: Ingesting, archive: "_Archive", ahead: "_Ahead") -> list[LoadedImage]:
     # Docker >= 25 writes both tables; the OCI one keeps the manifests and so their digests.
     if _OCI_LAYOUT in archive.documents and _OCI_INDEX in archive.documents:
-        loaded = _load_oci(store, archive)
+        loaded = _load_oci(store, archive, ahead)
     elif _DOCKER_MANIFEST in archive.documents:
-        loaded = _load_docker(store, archive)
+        loaded = _load_docker(store, archive, ahead)
     else:
         raise InvalidParameter(
             "this is not an image archive: it has neither a manifest.json nor an OCI index.json "
@@ -100,7 +115,55 @@ class _Archive:
         raise InvalidParameter(f'the archive is incomplete: it names "{name}" but does not contain it')
 
 
-def _read_members(store: Ingesting, stream: Readable, on_progress: Progress) -> _Archive:
+class _Ahead:
+    """Layers unpacked before it is known what they are for."""
+
+    def __init__(self, store: Ingesting, on_progress: Progress) -> None:
+        self._store = store
+        self._on_progress = on_progress
+        self._pool = ThreadPoolExecutor(UNPACKING_AT_ONCE, "unpack")
+        self._running: dict[str, Future[UnpackedLayer]] = {}  # by blob, until an image has it
+        self._taken: list[UnpackedLayer] = []
+
+    def close(self) -> None:
+        """Away with what no image took."""
+        self._pool.shutdown(cancel_futures=True)
+        done = [future for future in self._running.values() if not future.cancelled()]
+        for layer in [*self._taken, *(future.result() for future in done if not future.exception())]:
+            self._store.discard_layer(layer)
+
+    def begin(self, blob: str, size: int) -> None:
+        """Unpacks the blob if it came just now and looks like a layer."""
+        if blob in self._running or not self._store.is_new(blob):
+            return
+        with self._store.open_blob(blob) as file:
+            if not _is_layer(file.read(BLOCK)):
+                return
+        self._running[blob] = self._pool.submit(
+            self._store.unpack_ahead, blob, lambda current: self._on_progress(blob, current, size)
+        )
+
+    def layers_for(self, manifest: Manifest, diff_ids: Sequence[str]) -> dict[str, UnpackedLayer]:
+        """Those of an image by chain ID. One that failed is left to whoever unpacks it again, and says why."""
+        wanted = [layer["digest"] for layer in manifest["layers"]]
+        wait([self._running[blob] for blob in wanted if blob in self._running])
+        found = {}
+        for blob, diff_id, chain_id in zip(wanted, diff_ids, digest.chain_ids(diff_ids), strict=False):
+            future = self._running.get(blob)
+            if future and not future.exception() and future.result().diff_id == diff_id:
+                found[chain_id] = self._running.pop(blob).result()
+                self._taken.append(found[chain_id])
+        return found
+
+
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # other ways are stored anew
+
+
+def _is_layer(beginning: bytes) -> bool:
+    return beginning.startswith(_COMPRESSED) or beginning[257:262] == b"ustar"
+
+
+def _read_members(store: Ingesting, stream: Readable, ahead: _Ahead) -> _Archive:
     archive = _Archive()
     plain, _ = decompressed(stream)
     reader = TarReader(plain)
@@ -117,24 +180,32 @@ def _read_members(store: Ingesting, stream: Readable, on_progress: Progress) -> 
                 raise InvalidParameter(f"the archive's {name} is larger than {DOCUMENT_BYTES_MAX >> 20} MiB")
             archive.documents[name] = reader.read()
         elif entry.kind == REGULAR:
-            archive.blobs[name] = _add_member(store, reader, name, entry.size, on_progress)
+            archive.blobs[name] = blob, size = _add_member(store, reader, name, entry.size)
+            ahead.begin(blob, size)
     read_padding(plain, "archive")  # a client may still be sending it, and takes a closed connection for a failure
     return archive
 
 
-def _add_member(store: Ingesting, reader: TarReader, name: str, size: int, on_progress: Progress) -> tuple[str, int]:
+def _add_member(store: Ingesting, reader: TarReader, name: str, size: int) -> tuple[str, int]:
     expected = None
     if name.startswith(_BLOB_PREFIX):
         expected = f"{digest.ALGORITHM}:{name.removeprefix(_BLOB_PREFIX)}"
         if digest.is_digest(expected) and store.has_blob(expected):
             return expected, size
-    return store.add_blob(reader, expected, lambda current: on_progress(name, current, size))
+    return store.add_blob(reader, expected)
+
+
+def _add_image(store: Ingesting, ahead: _Ahead, manifest: bytes, references: Sequence[Reference]) -> LoadedImage:
+    parsed = parse_manifest(manifest)
+    config = parse_config(store.read_blob(parsed["config"]["digest"]))
+    image = store.add_image(manifest, references, ahead.layers_for(parsed, config["rootfs"]["diff_ids"]))
+    return LoadedImage(image, tuple(reference.familiar() for reference in references))
 
 
 # --- OCI layout -------------------------------------------------------------------------------------------
 
 
-def _load_oci(store: Ingesting, archive: _Archive) -> list[LoadedImage]:
+def _load_oci(store: Ingesting, archive: _Archive, ahead: _Ahead) -> list[LoadedImage]:
     index = parse_index(archive.documents[_OCI_INDEX], _OCI_INDEX)
     names: dict[str, list[Reference]] = {}
     for descriptor in index["manifests"]:
@@ -146,7 +217,7 @@ def _load_oci(store: Ingesting, archive: _Archive) -> list[LoadedImage]:
         descriptor = next(entry for entry in index["manifests"] if entry["digest"] == chosen)
         manifest = _manifest_for_host(store, archive, descriptor)
         if manifest is not None:
-            loaded.append(_loaded(store.add_image(manifest, references), references))
+            loaded.append(_add_image(store, ahead, manifest, references))
     return loaded
 
 
@@ -184,7 +255,7 @@ def _document(store: Ingesting, archive: _Archive, descriptor: Descriptor) -> by
 # --- docker-archive ---------------------------------------------------------------------------------------
 
 
-def _load_docker(store: Ingesting, archive: _Archive) -> list[LoadedImage]:
+def _load_docker(store: Ingesting, archive: _Archive, ahead: _Ahead) -> list[LoadedImage]:
     items = parse_json(archive.documents[_DOCKER_MANIFEST], _DOCKER_MANIFEST)
     if not isinstance(items, list):
         raise InvalidParameter("the archive's manifest.json is not a list of images")
@@ -200,7 +271,7 @@ def _load_docker(store: Ingesting, archive: _Archive) -> list[LoadedImage]:
             config=Descriptor(mediaType=CONFIG, digest=config, size=config_size),
             layers=[_layer_descriptor(store, *archive.blob(name)) for name in layer_names],
         )
-        loaded.append(_loaded(store.add_image(encode(manifest), references), references))
+        loaded.append(_add_image(store, ahead, encode(manifest), references))
     return loaded
 
 
@@ -222,7 +293,3 @@ def _layer_descriptor(store: Ingesting, blob: str, size: int) -> Descriptor:
             blob, size = store.add_blob(plain)  # bzip2 and xz layers have no media type
             compression = None
     return Descriptor(mediaType=_LAYER_TYPES[compression], digest=blob, size=size)
-
-
-def _loaded(image: Image, references: Sequence[Reference]) -> LoadedImage:
-    return LoadedImage(image, tuple(reference.familiar() for reference in references))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -260,3 +261,19 @@ def test_docker_py(engine: RunningEngine) -> None:
         assert client.images.list(filters={"label": "kind"})[0].id == image.id
     finally:
         client.close()
+
+
+def test_what_load_tells(engine: RunningEngine, tmp_path: Path) -> None:
+    """A line or more for each layer that is not here, when it is asked not to be quiet; a failure is a line as well."""
+    archive = docker_archive(tmp_path / "told.tar", [*LAYERS, tar_of([file("told", b"x")])], ["told:1"]).read_bytes()
+    status, body = engine.request("POST", "/images/load?quiet=0", archive)
+    lines = [json.loads(line) for line in body.splitlines()]
+    top = engine.get("/images/told:1/json")["RootFS"]["Layers"][-1][7:19]
+    assert status == 200 and lines[-1] == {"stream": "Loaded image: told:1\n"}
+    assert {(line["status"], line["id"]) for line in lines[:-1]} == {("Loading layer", top)}  # the others are box's
+    assert lines[-2]["progressDetail"] == {"current": 10240, "total": 10240}
+    for query in ("", "?quiet=1"):
+        assert json.loads(engine.request("POST", f"/images/load{query}", archive)[1]) == lines[-1]
+    client = docker.DockerClient(base_url=engine.host)
+    with contextlib.closing(client), pytest.raises(docker.errors.ImageLoadError):
+        client.images.load(b"abc")

@@ -228,12 +228,12 @@ def test_old_archives_link_shared_layers(store: ImageStore, tmp_path: Path) -> N
     assert store.all()[0].references == ()
 
 
-def test_progress_is_told_by_member_and_bytes(store: ImageStore, tmp_path: Path) -> None:
+def test_progress_is_told_by_layer_and_bytes(store: ImageStore, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     path = docker_archive(tmp_path / "a.tar", [BASE], ["app"])
     with path.open("rb") as stream:
         store.load(stream, lambda *progress: seen.append(progress))
-    assert seen[-1] == (f"{sha256(BASE)[7:]}/layer.tar", len(BASE), len(BASE))
+    assert seen[-1] == (sha256(BASE), len(BASE), len(BASE))
 
 
 def good(path: Path) -> bytes:

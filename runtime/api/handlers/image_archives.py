@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from runtime.api import wire
+from runtime.api.errors import message_of
 from runtime.api.handlers import registries
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route
 from runtime.api.thread_streams import body_file, produced
 from runtime.content.archive import Writable
 from runtime.content.image import Image
+from runtime.engine.distribution.progress import Feed
 from runtime.engine.engine import Engine
-from runtime.errors import InvalidParameter, NotFound
+from runtime.errors import InvalidParameter, NotFound, WherryError
+from runtime.oci import digest
 from runtime.oci.image import parse_platform, platform_matches, platform_of_host, platform_text
+
+log = logging.getLogger(__name__)
 
 JSON = {"Content-Type": "application/json"}
 TAR = {"Content-Type": "application/x-tar"}
@@ -31,13 +37,58 @@ async def load(engine: Engine, request: Request) -> Answer:
             raise InvalidParameter(
                 f"images are loaded for {platform_text(platform_of_host())} only, not for {platform_text(wanted)}"
             )
-    loaded = await _feed_thread(request, engine.images.load)
-    for entry in loaded:
-        for reference in entry.references or (entry.image.id,):
-            engine.image_service.publish("load", entry.image, reference)
-    lines = [f"Loaded image: {reference}" for entry in loaded for reference in entry.references]
-    lines += [f"Loaded image ID: {entry.image.id}" for entry in loaded if not entry.references]
-    return StreamResponse(_once(b"".join(wire.message_line({"stream": f"{line}\n"}) for line in lines)), headers=JSON)
+    loading = _Loading(engine, request.query.flag("quiet", True))
+    await loading.begin(request)
+    return StreamResponse(loading.lines(), headers=JSON)
+
+
+class _Loading:
+    """One archive on its way in. Told of when all of it has arrived, as by moby, and so are failures: with 200."""
+
+    def __init__(self, engine: Engine, quiet: bool) -> None:
+        self._engine = engine
+        self._quiet = quiet
+        self._feed = Feed()
+        self._last = b""
+
+    async def begin(self, request: Request) -> None:
+        """Returns when the body has been read, or nobody reads it any more."""
+        arrived = asyncio.Event()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in request.body_chunks():
+                yield chunk
+            arrived.set()
+
+        self._work = asyncio.ensure_future(self._run(body_file(chunks())))
+        arriving = asyncio.ensure_future(arrived.wait())
+        await asyncio.wait((self._work, arriving), return_when=asyncio.FIRST_COMPLETED)
+        arriving.cancel()
+
+    async def _run(self, stream: io.BufferedReader) -> None:
+        try:
+            loaded = await asyncio.to_thread(self._engine.images.load, stream, None if self._quiet else self._count)
+        except Exception as error:
+            if not isinstance(error, WherryError | OSError):
+                log.exception("an archive was not loaded")
+            self._last = wire.error_line(message_of(error))
+        else:
+            for entry in loaded:
+                for reference in entry.references or (entry.image.id,):
+                    self._engine.image_service.publish("load", entry.image, reference)
+            said = [f"Loaded image: {reference}" for entry in loaded for reference in entry.references]
+            said += [f"Loaded image ID: {entry.image.id}" for entry in loaded if not entry.references]
+            self._last = b"".join(wire.message_line({"stream": f"{line}\n"}) for line in said)
+        finally:
+            self._feed.end()
+
+    def _count(self, blob: str, current_bytes: int, total_bytes: int) -> None:
+        self._feed.count("Loading layer", digest.hex_of(blob)[:12], current_bytes, total_bytes)
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        async for batch in self._feed.batches():
+            yield wire.progress_lines(batch)
+        yield self._last
 
 
 async def create(engine: Engine, request: Request) -> Answer:
