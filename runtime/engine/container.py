@@ -135,6 +135,7 @@ class Container:
         self.restarted_by_user = False  # between the stop and the start of a restart: not to be removed
         self.retry: asyncio.TimerHandle | None = None  # while it waits to be restarted
         self.cleanup: asyncio.Task[None] | None = None  # of its last run; the next has to wait for it
+        self.pids_shared = False  # its PID namespace is another container's too
         self.oom_watch: OomWatch | None = None
         self.oom_kills = 0  # noticed since its start
         self.log_fault = ""  # why its log cannot be written at the moment

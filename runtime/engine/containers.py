@@ -518,6 +518,7 @@ class ContainerService:
                 container.state.status = "dead"
                 self.discard(container, volumes=True)
         self._processes.settled()
+        sharing.note_shared_pids(self._containers.values(), self.get)
         await self._end_strays()
         self.mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
         self._cgroup_parents.reconcile()

@@ -22,6 +22,8 @@ from runtime.engine.stdio import OutputHub, Sink
 from runtime.errors import Conflict, InvalidParameter, NotFound, ProcessFault
 
 START_FAILED_CODE = 126
+MAY_TRACE = "CAP_SYS_PTRACE"
+"""Who has it may trace a process before it executes: that one must not lend from a process of the host (ptrace(2))."""
 KEPT_AFTER_EXIT_S = 300  # a client asks for the exit code right after the stream ends
 
 
@@ -158,11 +160,13 @@ class ExecService:
                 extra_fds["cgroup"] = cgroup_fd
                 held.callback(os.close, cgroup_fd)
             held.callback(process.unlink, missing_ok=True)
-            process.write_text(json.dumps(self._process(exec, console_size)))
+            document = self._process(exec, console_size)
+            process.write_text(json.dumps(document))
+            fork = container.pids_shared or MAY_TRACE in document["capabilities"]["bounding"]
 
             async def launch(fds: Mapping[str, int]) -> Any:
                 join = [] if cgroup_fd is not None else cgroup.join_paths()
-                return await self._processes.link.exec((container.id, exec.id), bundle, process, join, fds)
+                return await self._processes.link.exec((container.id, exec.id), bundle, process, join, fork, fds)
 
             return await self._processes.start(
                 (container.id, exec.id),

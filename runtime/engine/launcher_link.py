@@ -143,7 +143,9 @@ class LauncherLink:
         message = {"op": "run", "id": id, "bundle": str(bundle), "rootfs": dict(rootfs), "join": join}
         return _started(await self._ask(message, fds))
 
-    async def exec(self, key: Key, bundle: Path, process: Path, join: list[str], fds: Mapping[str, int]) -> Started:
+    async def exec(
+        self, key: Key, bundle: Path, process: Path, join: list[str], fork: bool, fds: Mapping[str, int]
+    ) -> Started:
         """Start another process in a running container; raises ProcessFault.
 
         The fd `container`, a pidfd of its init, lets a launcher serve containers that another one started.
@@ -155,6 +157,7 @@ class LauncherLink:
             "bundle": str(bundle),
             "process": str(process),
             "join": join,
+            "fork": fork,
         }
         return _started(await self._ask(message, fds))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,8 +66,19 @@ def shared(container: Container, find: Find) -> Iterator[Shared]:
                     f"container {other.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
                 )
             namespaces[kind] = _open_namespace(other, kind, open_fds)
+            if kind == "pid":
+                container.pids_shared = other.pids_shared = True
             namespaces["user"] = _open_namespace(other, "user", open_fds)  # if it is not the host's
         yield Shared(namespaces, shm_source(container, find))
+
+
+def note_shared_pids(containers: Iterable[Container], find: Find) -> None:
+    """What an engine before this one knew of those that run."""
+    for container in containers:
+        if container.state.has_process and (id := donor(container.options.pid_mode)):
+            container.pids_shared = True
+            with contextlib.suppress(NotFound):
+                find(id).pids_shared = True
 
 
 def network_donor(container: Container, find: Find) -> Container | None:

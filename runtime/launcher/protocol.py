@@ -85,7 +85,8 @@ class Exec(TypedDict):
     """Start another process in a container: `process` is the path of a JSON file, an OCI `process` object.
 
     Descriptors as for `run`, without netns. For a container that an earlier launcher started, `bundle` and
-    the descriptor `container` (a pidfd of its init) say what this launcher does not remember.
+    the descriptor `container` (a pidfd of its init) say what this launcher does not remember. With `fork` it has
+    a process of its own from the beginning: somebody in its PID namespace may trace it before it executes.
     """
 
     op: Literal["exec"]
@@ -93,6 +94,7 @@ class Exec(TypedDict):
     id: str
     exec_id: str
     process: str
+    fork: NotRequired[bool]
     bundle: NotRequired[str]
     join: list[str]
     fds: list[str]

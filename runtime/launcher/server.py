@@ -152,7 +152,8 @@ class Server:
             return start_exec(process, launch, container, self._facts, filter_dir=launch.bundle, cgroup_fd=cgroup)
 
         # A terminal needs a process of its own, and only that can be born in a cgroup.
-        served = self._execs and "stdout" in fds and "cgroup" not in fds and self._children.get(key) is None
+        alone = "stdout" not in fds or "cgroup" in fds or message.get("fork")
+        served = self._execs and not alone and self._children.get(key) is None
         news = self._execs.ask(process, launch, container) if self._execs and served else None
         if news is None:
             self._start(key, message, fds, launch.bundle, lambda: fork(fds))

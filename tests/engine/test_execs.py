@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +143,40 @@ def test_events(engine: RunningEngine, running: str) -> None:
 def test_no_file_stays_behind(engine: RunningEngine, running: str) -> None:
     output(engine, make(engine, running, "true"))
     assert not list(Path(engine.data_root / "containers" / running).glob("exec-*"))
+
+
+def exec_server(engine: RunningEngine) -> int:
+    """The pid of the process that starts execs without a fork, once it waits for one."""
+    launcher = engine.launcher_pid()
+    while True:
+        for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError):
+                if (
+                    Path(f"/proc/{pid}/comm").read_text() == "wherry-execs\n"
+                    and len(os.listdir(f"/proc/{pid}/task")) == 1
+                ):
+                    return int(pid)
+        time.sleep(0.01)  # made when the launcher has nothing to do, of which nobody is told
+
+
+def is_served(engine: RunningEngine, container: str) -> bool:
+    def switches() -> str:
+        return Path(f"/proc/{exec_server(engine)}/status").read_text().partition("\nvoluntary_ctxt_switches:")[2]
+
+    before = switches()
+    assert output(engine, make(engine, container, "echo", "fine", User="root")) == "fine\n"
+    return switches() != before
+
+
+def test_no_memory_is_lent_to_those_who_may_trace(engine: RunningEngine, running: str) -> None:
+    if engine.get("/info")["CgroupVersion"] == "2":
+        pytest.skip("every exec has a process of its own on cgroup v2")
+    output(engine, make(engine, running, "true"))  # the first says that there will be others
+    assert is_served(engine, running)
+    tracer = create(engine, "sleep", "100", host={"CapAdd": ["SYS_PTRACE"]})
+    engine.post(f"/containers/{tracer}/start")
+    assert not is_served(engine, tracer)
+    sidecar = create(engine, "sleep", "100", host={"PidMode": f"container:{running}"})
+    engine.post(f"/containers/{sidecar}/start")
+    assert not is_served(engine, running)
+    assert not is_served(engine, sidecar)
