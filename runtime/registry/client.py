@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -183,7 +184,7 @@ class Repository:
             return self._location(response)
 
     def upload(self, location: str, blob: str, size_bytes: int, file: IO[bytes], on_bytes: OnBytes) -> None:
-        """In one piece, or in several when it is large; a piece that breaks off is sent again."""
+        """In one piece, or in several when it is large; one that breaks off is gone on with where the registry can."""
         offset = 0
         if size_bytes >= CHUNKED_FROM_BYTES:
             while offset < size_bytes:
@@ -196,28 +197,25 @@ class Repository:
         self._ask("PUT", url, data=rest if len(rest) else b"", headers=headers, expect=(201, 204), retry=False).close()
 
     def _patch(self, location: str, offset: int, count: int, file: IO[bytes], on_bytes: OnBytes) -> tuple[str, int]:
-        def send() -> tuple[str, int]:
-            nonlocal location, offset
-            part = _Part(file, offset, count, on_bytes, self._cancellation)
-            headers = {
-                "Content-Type": "application/octet-stream",
-                "Content-Length": str(count),
-                "Content-Range": f"{offset}-{offset + count - 1}",
-            }
-            try:
-                response = self._ask("PATCH", location, data=part, headers=headers, expect=(202, 204), retry=False)
-            except RegistryError as error:
-                if error.may_pass or error.status == 416:
-                    location, got = self._progress_of(location)
-                    if got >= offset + count:
-                        return location, offset + count
-                    if got != offset:
-                        raise RegistryError(f"the registry lost a part of an upload ({location})") from None
+        """Where the next piece goes to, and the offset it begins at. Raises RegistryError: the upload is begun anew."""
+        part = _Part(file, offset, count, on_bytes, self._cancellation)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(count),
+            "Content-Range": f"{offset}-{offset + count - 1}",
+        }
+        try:
+            response = self._ask("PATCH", location, data=part, headers=headers, expect=(202, 204), retry=False)
+        except RegistryError as error:
+            if not error.may_pass and error.status != 416:
                 raise
-            with response:
-                return self._location(response), offset + count
-
-        return self.retrying(send)
+            with contextlib.suppress(RegistryError):  # distribution does not know an upload again that broke off
+                location, got = self._progress_of(location)
+                if got > offset:  # some of the piece has arrived
+                    return location, min(got, offset + count)
+            raise RegistryError(f"an upload was broken off: {error}") from error
+        with response:
+            return self._location(response), offset + count
 
     def _progress_of(self, location: str) -> tuple[str, int]:
         with self._ask("GET", location, expect=(202, 204), retry=False) as response:
@@ -261,16 +259,24 @@ class Repository:
     ) -> requests.Response:
         url = path if path.startswith(("http://", "https://", "/")) else f"/v2/{self._path}/{path}"
 
-        def ask() -> requests.Response:
-            return self._transport_for(url).request(
-                method,
-                url,
-                scope=scope or self._scope,
-                expect=expect,
-                headers=headers or {},
-                data=data,
-                allow_redirects=method in ("GET", "HEAD"),
-            )
+        def ask(attempt: int = 1) -> requests.Response:
+            try:
+                return self._transport_for(url).request(
+                    method,
+                    url,
+                    scope=scope or self._scope,
+                    expect=expect,
+                    headers=headers or {},
+                    data=data,
+                    allow_redirects=method in ("GET", "HEAD"),
+                )
+            except RegistryError as error:
+                if error.retry_after_s is None or attempt == ATTEMPTS:
+                    raise
+                self._cancellation.wait(error.retry_after_s)
+            if rewind := getattr(data, "rewind", None):
+                rewind()
+            return ask(attempt + 1)
 
         if self._transport is None:
             return self._first(ask)

@@ -165,7 +165,13 @@ class Transport:
             raise Unauthorized(str(error) if said else "unauthorized: incorrect username or password")
         token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
         if response.status_code != 200:
-            raise answered(response.status_code, response.reason, _what("GET", realm), document)
+            raise answered(
+                response.status_code,
+                response.reason,
+                _what("GET", realm),
+                document,
+                response.headers.get("Retry-After", ""),
+            )
         if not token:
             raise RegistryError(
                 f"the token server {realm} answered {response.status_code} and no token", "UNKNOWN", 200
@@ -199,6 +205,8 @@ def unreachable(method: str, url: str, error: Exception) -> RegistryError:
         text = "unexpected EOF"
     elif isinstance(error, requests.Timeout):
         text = "net/http: request canceled while waiting for connection (Client.Timeout exceeded)"
+    if isinstance(error, requests.TooManyRedirects) and error.response is not None:  # an answer, though no good one
+        return RegistryError(f"{_what(method, url)}: {text}", "UNKNOWN", error.response.status_code)
     return RegistryError(f"{_what(method, url)}: {text}")
 
 
@@ -208,7 +216,8 @@ def _what(method: str, url: str) -> str:
 
 def _refusal(method: str, url: str, response: requests.Response) -> RegistryError:
     with response:
-        return answered(response.status_code, response.reason, _what(method, url), _document(response))
+        retry_after = response.headers.get("Retry-After", "")
+        return answered(response.status_code, response.reason, _what(method, url), _document(response), retry_after)
 
 
 def read_all(response: requests.Response, limit_bytes: int) -> bytes:

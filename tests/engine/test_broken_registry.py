@@ -153,6 +153,9 @@ def test_what_registries_say_is_passed_on(engine: RunningEngine, registry: Broke
     said = "You have reached your pull rate limit. https://www.docker.com/increase-rate-limit"
     registry.mischief = lambda handler, path: not handler.refuse(429, "TOOMANYREQUESTS", said)
     assert failure(engine, registry) == f"toomanyrequests: {said}"
+    later = {"Retry-After": "7200"}
+    registry.mischief = lambda handler, path: not handler.refuse(429, "TOOMANYREQUESTS", said, later)
+    assert failure(engine, registry) == f"toomanyrequests: {said}"  # nobody waits for hours
     registry.mischief = lambda handler, path: not handler.refuse(403, "DENIED", "requested access is denied")
     status, lines = pull(engine, registry)
     assert status == 404 and lines[0]["message"] == (
@@ -163,6 +166,25 @@ def test_what_registries_say_is_passed_on(engine: RunningEngine, registry: Broke
     assert pull(engine, registry)[0] == 404
     registry.mischief = lambda handler, path: not handler.say(401, b"<html>", {"WWW-Authenticate": "Negotiate"})
     assert failure(engine, registry) == "unauthorized: authentication required"
+
+
+@pytest.mark.parametrize("pause", ["0", "1", "Thu, 01 Jan 2026 00:00:00 GMT"])
+def test_a_pause_that_a_registry_asks_for(engine: RunningEngine, registry: BrokenRegistry, pause: str) -> None:
+    registry.add([layer(f"pause{pause}", 1000)])
+    left = {"manifests": 2, "blobs": 2}
+
+    def busy(handler: Handler, path: str) -> bool:
+        for what, count in left.items():
+            if f"/{what}/" in path and count:
+                left[what] -= 1
+                handler.refuse(429, "TOOMANYREQUESTS", "slower, please", {"Retry-After": pause})
+                return True
+        return False
+
+    registry.mischief = busy
+    status, lines = pull(engine, registry)
+    assert status == 200 and "error" not in lines[-1], lines
+    assert left == {"manifests": 0, "blobs": 0}
 
 
 def test_redirects(engine: RunningEngine, registry: BrokenRegistry) -> None:

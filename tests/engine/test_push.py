@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from runtime.oci.reference import parse_name
+from runtime.registry import client
+from runtime.registry.cancellation import Cancellation
+from runtime.registry.hosts import RegistrySettings
+from runtime.registry.transport import ANONYMOUS
+from tests.engine.test_hostile_images import oci
 from tests.engine.test_pull import layers, pull
-from tests.fakes.images import docker_archive, host_architecture
-from tests.fakes.registries import INDEX_OCI, MANIFEST_V2, Push, docker_registry
+from tests.fakes.images import docker_archive, host_architecture, sha256
+from tests.fakes.registries import INDEX_OCI, MANIFEST_V2, Push, docker_registry, random_bytes
 from tests.harness import RunningEngine
 
 
@@ -75,6 +83,34 @@ def test_uncompressed_layers_go_compressed(engine: RunningEngine, registry: str,
     assert ran.stdout == b"loaded", ran.stderr
 
 
+def upload(repository: client.Repository, data: bytes, on_bytes: Callable[[int], None]) -> None:
+    repository.upload(repository.begin_upload(), sha256(data), len(data), io.BytesIO(data), on_bytes)
+
+
+def test_large_layers_go_in_pieces(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the real registry takes them, also when the connection breaks in the middle of one."""
+    monkeypatch.setattr(client, "CHUNKED_FROM_BYTES", 1 << 20)
+    monkeypatch.setattr(client, "UPLOAD_CHUNK_BYTES", 1 << 20)
+    settings, nobody = RegistrySettings(retry_delay_s=0.01), Cancellation()
+    reference = parse_name(f"{registry}/p/pieces")
+    sent: list[int] = []
+
+    def break_off(done_bytes: int) -> None:
+        sent.append(done_bytes)
+        if len(sent) == 8:
+            raise OSError("the cable was pulled")
+
+    for seed, on_bytes in (("whole", sent.append), ("broken", break_off)):
+        sent.clear()
+        data = random_bytes((3 << 20) + 17, seed)
+        with client.Repository(reference, ANONYMOUS, settings, nobody, pushing=True) as repository:
+            assert not repository.has_blob(sha256(data))
+            repository.retrying(partial(upload, repository, data, on_bytes))
+            assert repository.has_blob(sha256(data)) and sent[-1] == len(data)
+            with repository.open_blob(sha256(data), 0) as response:
+                assert response.content == data
+
+
 def test_what_cannot_be_pushed(engine: RunningEngine, registry: str) -> None:
     assert push(engine, "127.0.0.1:1/none")[-1]["error"] == (
         "An image does not exist locally with the tag: 127.0.0.1:1/none"
@@ -113,4 +149,19 @@ def test_search_where_there_is_none(engine: RunningEngine, registry: str) -> Non
     assert engine.message("GET", "/images/search?term=x&limit=1000") == (
         400,
         "limit 1000 is outside the range of [1, 100]",
+    )
+
+
+def test_foreign_layers_are_not_pushed(engine: RunningEngine, registry: str) -> None:
+    def change(level: str, document: dict[str, Any]) -> None:
+        if level == "manifest":
+            document["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        if level == "index":
+            document["manifests"][0]["annotations"] = {"io.containerd.image.name": f"{registry}/f/foreign:1"}
+
+    status, body = engine.request("POST", "/images/load", oci(change))
+    assert status == 200 and b'"error"' not in body, body
+    assert (
+        "foreign layers are of Windows images, and are not pushed"
+        in push(engine, f"{registry}/f/foreign", "1")[-1]["error"]
     )

@@ -52,7 +52,7 @@ def find_image(repository: Repository, top: Fetched, platform: Platform | None) 
             f'{repository.reference.familiar()} is not an image: encountered remote "{config_type}" when fetching'
         )
     for layer in manifest["layers"]:
-        _refuse_foreign(layer)
+        refuse_foreign(layer, "pulled")
     config_bytes = repository.document(manifest["config"]["digest"], manifest["config"]["size"])
     config = parse_config(config_bytes)
     count = len(config["rootfs"]["diff_ids"])
@@ -85,11 +85,12 @@ def _image_manifest(repository: Repository, fetched: Fetched, wanted: Platform) 
     raise InvalidParameter("the image's indexes are nested too deeply")
 
 
-def _refuse_foreign(layer: Descriptor) -> None:
+def refuse_foreign(layer: Descriptor, done: str) -> None:
+    """`done`: what is not done with it. Raises InvalidParameter."""
     if layer.get("urls") or layer["mediaType"].startswith(_FOREIGN):
         raise InvalidParameter(
             f"the layer {layer['digest']} ({layer['mediaType']}) is not in the registry but elsewhere: foreign layers "
-            "are of Windows images, and are not pulled"
+            f"are of Windows images, and are not {done}"
         )
 
 

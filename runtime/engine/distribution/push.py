@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.ingest import Ingest
+from runtime.engine.distribution.manifests import refuse_foreign
 from runtime.engine.distribution.progress import Feed
 from runtime.errors import NotFound, SystemFault
 from runtime.oci import digest
@@ -52,7 +53,7 @@ class Push:
         self._cancellation.cancel()
 
     def run(self) -> None:
-        """Raises NotFound, RegistryError, Unauthorized, OSError, Cancelled."""
+        """Raises NotFound, InvalidParameter (a foreign layer), RegistryError, Unauthorized, OSError, Cancelled."""
         reference = self._reference
         self._feed.say(f"The push refers to repository [{reference.name}]")
         tagged = self._images.tags_of(reference)
@@ -69,6 +70,8 @@ class Push:
     def _push_one(self, repository: Repository, reference: Reference, image: Image) -> None:
         with self._images.ingest() as ingest:
             image = self._images.with_compressed_layers(image.id, ingest)
+            for layer in image.layers:
+                refuse_foreign(layer, "pushed")
             blobs = self._blobs_of(image)
             for blob in blobs:
                 ingest.has_blob(blob.descriptor["digest"])  # held while it is read
