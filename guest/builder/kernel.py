@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from guest.builder.errors import BuildError
 
+_SIGNATURE_MARK = b"~Module signature appended~\n"
+_SIGNATURE_FACTS_BYTES = 12
 _MODULE_SUFFIX = re.compile(r"\.ko(\.gz)?$")
 
 
@@ -77,9 +79,22 @@ def release_of(root: Path) -> str:
 
 
 def read_module(path: Path) -> bytes:
-    """One module's content, unpacked."""
+    """One module's content, unpacked and without its signature.
+
+    The guest's kernel takes unsigned modules (and marks itself tainted), and hashing every module before use costs
+    more under emulation than loading it. What vouches for them is the digest of the image they are in.
+    """
     content = path.read_bytes()
-    return gzip.decompress(content) if path.suffix == ".gz" else content
+    return _without_signature(gzip.decompress(content) if path.suffix == ".gz" else content)
+
+
+def _without_signature(module: bytes) -> bytes:
+    """As scripts/sign-file.c appends it: the signature, struct module_signature that ends in its size, a mark."""
+    if not module.endswith(_SIGNATURE_MARK):
+        return module
+    facts_end = len(module) - len(_SIGNATURE_MARK)
+    (signature_bytes,) = struct.unpack_from(">I", module, facts_end - 4)
+    return module[: facts_end - _SIGNATURE_FACTS_BYTES - signature_bytes]
 
 
 def install_modules(source: Path, names: Iterable[str], destination: Path) -> None:

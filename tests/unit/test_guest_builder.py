@@ -25,7 +25,7 @@ from guest.builder.debian import IndexedPackage
 from guest.builder.elf import needed_libraries
 from guest.builder.errors import BuildError
 from guest.builder.inputs import hash_inputs
-from guest.builder.kernel import ModuleTree, bootable_kernel, install_modules, module_name
+from guest.builder.kernel import ModuleTree, bootable_kernel, install_modules, module_name, read_module
 from guest.builder.manifest import contract, write_contract
 from guest.builder.packages import PACKAGES
 from guest.builder.parts import PartCache, sha256_of
@@ -394,6 +394,14 @@ class TestContract:
 def test_every_module_is_listed_once(arch: Architecture) -> None:
     names = [name for group in load_module_groups(arch).values() for name in group]
     assert len(names) == len(set(names))
+
+
+def test_a_modules_signature_is_left_out(tmp_path: Path) -> None:
+    packed, plain = tmp_path / "signed.ko.gz", tmp_path / "unsigned.ko"
+    facts = struct.pack(">8xI", len(b"signature"))
+    packed.write_bytes(gzip.compress(b"code" + b"signature" + facts + b"~Module signature appended~\n"))
+    plain.write_bytes(b"code")
+    assert read_module(packed) == read_module(plain) == b"code"
 
 
 def test_a_module_of_one_architecture_is_not_asked_of_another() -> None:
