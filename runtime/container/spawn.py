@@ -4,7 +4,9 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from importlib.machinery import BuiltinImporter, FrozenImporter
 from typing import NamedTuple, NoReturn
 
 from runtime.container.report import Report
@@ -106,6 +108,7 @@ def _child(main: Callable[[Report], NoReturn], sock: socket.socket) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        sys.meta_path[:] = BuiltinImporter, FrozenImporter  # a path of ours may soon be a file of the container's
         os.setsid()
         os.umask(0)  # modes are given in full; the program gets its own umask with its user
         main(Report(sock))

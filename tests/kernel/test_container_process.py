@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from launched import Lab, captured, lab, read_to_end, shared_lab, wait_for
 
+from runtime.container.report import Report
+from runtime.container.spawn import spawn
 from runtime.errors import ProcessFault
 from tests.fakes.bundles import BOB, make_spec
 
@@ -299,3 +301,17 @@ def test_a_slow_start_holds_up_nobody(lab: Lab, tmp_path: Path) -> None:
     wait_for(started.pidfd)
     os.close(started.pidfd)
     assert lab.exit_of(name)["code"] == 0
+
+
+def test_a_child_imports_nothing_any_more() -> None:
+    # Once it has changed its root, the path of a module of ours is that of a file of the container's.
+    def main(report: Report) -> NoReturn:
+        import this  # noqa: F401  nobody has imported it before
+
+        os._exit(0)
+
+    child = spawn(main, 0)
+    with child.report:
+        assert b"No module named 'this'" in child.report.recv(4096)
+    assert os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+    os.close(child.pidfd)
