@@ -13,7 +13,7 @@ from runtime.content.layout import Layout
 from runtime.content.save import index_of
 from runtime.errors import InvalidParameter, NotFound, WherryError
 from runtime.oci import digest
-from runtime.oci.image import ANNOTATION_IMAGE_NAME, ANNOTATION_TAGGED_AT, Descriptor
+from runtime.oci.image import ANNOTATION_IMAGE_NAME, ANNOTATION_PARENT, ANNOTATION_TAGGED_AT, Descriptor
 from runtime.oci.reference import Reference, parse, parse_name
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,11 @@ class Catalog:
             raise InvalidParameter(f"{name} is the beginning of {len(matches)} image ids; give more of it")
         return matches[0] if matches else None
 
+    def parents(self) -> set[str]:
+        """Ids of the images that others were made of here."""
+        with self._lock:
+            return {image.parent for image in self._images.values()}
+
     def references_of(self, image_id: str) -> list[Reference]:
         """Every name of an image: tags first, in the order of their text."""
         with self._lock:
@@ -140,10 +145,12 @@ class Catalog:
 
     # --- changing -----------------------------------------------------------------------------------------
 
-    def add(self, image: Image, references: Sequence[Reference]) -> Image:
+    def add(self, image: Image, references: Sequence[Reference], parent: str = "") -> Image:
         """Makes a complete image known. An image already there keeps the manifest it has."""
         with self._addition():
-            self._images.setdefault(image.id, image)
+            known = self._images.setdefault(image.id, image)
+            if parent and not known.parent and parent != image.id:
+                self._images[image.id] = replace(known, parent=parent)
             for reference in references:
                 self._references[_stored(reference)] = image.id
             if references:
@@ -242,7 +249,8 @@ class Catalog:
             try:
                 image = assemble(descriptor)
                 annotations = descriptor.get("annotations") or {}
-                self._images.setdefault(image.id, replace(image, tagged_at=annotations.get(ANNOTATION_TAGGED_AT, "")))
+                tagged_at, parent = annotations.get(ANNOTATION_TAGGED_AT, ""), annotations.get(ANNOTATION_PARENT, "")
+                self._images.setdefault(image.id, replace(image, tagged_at=tagged_at, parent=parent))
                 name = annotations.get(ANNOTATION_IMAGE_NAME)
                 if name:
                     self._references[_stored(parse(name))] = image.id

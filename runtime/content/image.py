@@ -12,6 +12,7 @@ class Image:
     `id`: digest of the configuration. `references`: `name:tag` as a person writes them; `repo_digests`:
     `name@digest` it was pulled by. `config`: the whole OCI image configuration. `size_bytes`: data of all
     unpacked layers. `created`, `tagged_at`: RFC 3339, "" if nobody said. `chain_ids`, `layers`: bottom first.
+    `parent`: id of the image it was made of here, "" for one that came from elsewhere.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Image:
     manifest: Descriptor
     layers: tuple[Descriptor, ...]
     tagged_at: str = ""
+    parent: str = ""
 
     @property
     def platform(self) -> Platform:

@@ -145,8 +145,11 @@ class Ingest:
         manifest: bytes,
         references: Sequence[Reference],
         unpacked: Mapping[str, UnpackedLayer] = NOTHING,
+        parent: str = "",
     ) -> Image:
         """Makes the image of `manifest` known under `references`; its blobs must be there already.
+
+        `parent`: id of the image it was made of.
 
         Unpacks the layers that are neither there nor among the `unpacked` (by chain ID). Raises InvalidParameter
         when manifest, configuration and layers do not agree, NotFound when a blob is missing.
@@ -162,7 +165,7 @@ class Ingest:
         self.add_blob(io.BytesIO(manifest))
         image = contents.assemble(descriptor_of(manifest, parsed.get("mediaType", MANIFEST)), manifest, unpacked)
         contents.layout.sync(image.blobs)
-        return self._catalog.add(image, references)
+        return self._catalog.add(image, references, parent)
 
     def take_layer(
         self, below: str, upper: Path, leave_out: Container[str] = (), latest_mtime_s: int | None = None
@@ -214,7 +217,7 @@ class Ingest:
             config=descriptor_of(config_bytes, CONFIG),
             layers=[*(parent.layers if parent else ()), top],
         )
-        return self.add_image(encode(manifest), references)
+        return self.add_image(encode(manifest), references, parent=parent.id if parent else "")
 
     def _arrived(self, blob: str) -> None:
         self._hold(blob)

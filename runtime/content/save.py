@@ -17,6 +17,7 @@ from runtime.content.tar_reader import BLOCK
 from runtime.oci import digest
 from runtime.oci.image import (
     ANNOTATION_IMAGE_NAME,
+    ANNOTATION_PARENT,
     ANNOTATION_REF_NAME,
     ANNOTATION_TAGGED_AT,
     INDEX,
@@ -41,8 +42,12 @@ def index_of(images: Sequence[tuple[Image, Sequence[Reference]]], *, own: bool =
                 annotations[ANNOTATION_REF_NAME] = reference.tag
             if own and image.tagged_at:
                 annotations[ANNOTATION_TAGGED_AT] = image.tagged_at
+            if own and image.parent:
+                annotations[ANNOTATION_PARENT] = image.parent
             manifests.append(Descriptor(**image.manifest, annotations=annotations))
-        if not references:
+        if not references and own and image.parent:
+            manifests.append(Descriptor(**image.manifest, annotations={ANNOTATION_PARENT: image.parent}))
+        elif not references:
             manifests.append(image.manifest)
     return Index(schemaVersion=2, mediaType=INDEX, manifests=manifests)
 

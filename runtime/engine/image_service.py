@@ -48,8 +48,11 @@ class ImageService:
 
     # --- removal
 
-    def remove(self, name: str, force: bool) -> Removed:
-        """Raises NotFound, Conflict when it is in use or has names in several repositories."""
+    def remove(self, name: str, force: bool, prune: bool = True) -> Removed:
+        """Raises NotFound, Conflict when it is in use, others were made of it, or it is named in several repositories.
+
+        `prune`: what it was made of goes as well, if nobody wants it.
+        """
         image = self._images.get(name)
         references = self._images.references_of(image.id)
         done: Removed = []
@@ -62,7 +65,7 @@ class ImageService:
                 raise _conflict(image, "image is referenced in multiple repositories", hard=False)
             self._refuse_users(image, force)
             done += self._untag(image, self._images.references_of(image.id))
-            return done + self._delete(image)
+            return done + self._delete(image, prune)
         reference = parse(name)
         users = self._containers.users_of_image(image)
         if not force and _is_single(references) and users:
@@ -76,7 +79,8 @@ class ImageService:
         if not reference.digest and not any(other.tag for other in same_repository):
             done += self._untag(image, same_repository)
             rest = [other for other in rest if other not in same_repository]
-        return done if rest or users else done + self._delete(image)
+        wanted = rest or users or image.id in self._images.parents()
+        return done if wanted else done + self._delete(image, prune)
 
     def _untag(self, image: Image, references: list[Reference]) -> Removed:
         done: Removed = []
@@ -86,14 +90,21 @@ class ImageService:
             self.publish("untag", image, image.id)
         return done
 
-    def _delete(self, image: Image) -> Removed:
+    def _delete(self, image: Image, prune: bool) -> Removed:
         if self._containers.users_of_image(image):
             return []  # stopped containers start again from it
         gone = self._images.delete(image.id)
         self.publish("delete", image, image.id)
-        return [("Deleted", digest) for digest in gone]
+        done = [("Deleted", digest) for digest in gone]
+        parents = [other for other in self._images.all() if prune and other.id == image.parent]
+        for parent in parents:
+            if not self._images.references_of(parent.id) and parent.id not in self._images.parents():
+                done += self._delete(parent, prune)
+        return done
 
     def _refuse_users(self, image: Image, force: bool) -> None:
+        if image.id in self._images.parents():
+            raise _conflict(image, "image has dependent child images", hard=True)
         users = self._containers.users_of_image(image)
         for user in users:
             if user.state.is_up:
@@ -106,9 +117,10 @@ class ImageService:
         used = {container.image_id for container in self._containers.all()}
         sizes = self._images.layer_sizes()
         done: Removed = []
-        for image in self._images.all():
-            if image.id not in used and wanted(image):
-                done += self.remove(image.id, force=True)
+        chosen = {image.id for image in self._images.all() if image.id not in used and wanted(image)}
+        while leaves := chosen & {image.id for image in self._images.all()} - self._images.parents():
+            for image_id in sorted(leaves):
+                done += self.remove(image_id, force=True, prune=False)
         freed = sum(sizes.get(which, 0) for what, which in done if what == "Deleted")
         self._events.publish(Event("image", "prune", "", {"reclaimed": str(freed)}))
         return done, freed

@@ -24,6 +24,7 @@ INDEX_TYPES = frozenset({INDEX, DOCKER_MANIFEST_LIST})
 ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"
 ANNOTATION_IMAGE_NAME = "io.containerd.image.name"
 ANNOTATION_TAGGED_AT = "io.wherry.image.tagged"
+ANNOTATION_PARENT = "io.wherry.image.parent"
 """The full name with tag or digest; containerd's and Docker's, where `ref.name` holds the tag alone."""
 
 

@@ -277,3 +277,30 @@ def test_what_load_tells(engine: RunningEngine, tmp_path: Path) -> None:
     client = docker.DockerClient(base_url=engine.host)
     with contextlib.closing(client), pytest.raises(docker.errors.ImageLoadError):
         client.images.load(b"abc")
+
+
+def test_images_made_of_others(engine: RunningEngine, tmp_path: Path) -> None:
+    """A commit and a build have a parent, which outlives its name, and goes with the last of them."""
+    base = engine.get("/images/box:1/json")["Id"]
+    container = ok(engine, "create", "box:1")
+    ok(engine, "commit", container, "made:commit")
+    ok(engine, "rm", container)
+    (tmp_path / "Dockerfile").write_text("FROM box:1\nENV a=b\n")
+    ok(engine, "build", "-q", "-t", "made:build", str(tmp_path))
+    engine.stop()
+    engine.restart()
+    for name in ("made:commit", "made:build"):
+        assert engine.get(f"/images/{name}/json")["Parent"] == base
+    assert {image["ParentId"] for image in engine.get("/images/json")} == {"", base}
+    for force in ("", "?force=1"):
+        assert engine.message("DELETE", f"/images/{base}{force}") == (
+            409,
+            f"conflict: unable to delete {base[7:19]} (cannot be forced) - image has dependent child images",
+        )
+    assert ok(engine, "rmi", "box:1").splitlines() == ["Untagged: box:1"]
+    assert base not in {image["Id"] for image in engine.get("/images/json")}
+    assert base in {image["Id"] for image in engine.get("/images/json?all=1")}
+    assert f"Deleted: {base}" not in ok(engine, "image", "prune", "-f")
+    ok(engine, "rmi", "made:commit")
+    assert engine.get(f"/images/{base}/json")["RepoTags"] == []
+    assert f"Deleted: {base}" in ok(engine, "rmi", "made:build")

@@ -27,7 +27,10 @@ async def list_images(engine: Engine, request: Request) -> Answer:
     shared = engine.image_service.shared_sizes() if request.query.flag("shared-size") else {}
     manifests = request.query.flag("manifests") and request.api_version >= MANIFESTS_SINCE
     listed = []
+    hidden = set() if request.query.flag("all") else engine.images.parents()  # those without a name
     for image in sorted(filter(wanted, engine.images.all()), key=lambda image: image.created, reverse=True):
+        if image.id in hidden and not image.references and not image.repo_digests:
+            continue
         summary = wire.image_summary(image, request.api_version, uses[image.id], shared.get(image.id, -1))
         if patterns:
             for names in ("RepoTags", "RepoDigests"):
@@ -116,7 +119,9 @@ async def tag(engine: Engine, request: Request) -> Answer:
 
 
 async def remove(engine: Engine, request: Request) -> Answer:
-    done = engine.image_service.remove(request.params["name"], request.query.flag("force"))
+    done = engine.image_service.remove(
+        request.params["name"], request.query.flag("force"), not request.query.flag("noprune")
+    )
     return json_response([{what: which} for what, which in done])
 
 

@@ -83,7 +83,7 @@ def image_summary(image: Image, api_version: Version, containers: int, shared_by
     """`shared_bytes`: of layers that other images have too, -1 for not asked."""
     document = {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent,
         "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
         "Created": image_created_s(image),
@@ -106,7 +106,7 @@ def image_inspect(image: Image, api_version: Version, directories: Sequence[Path
         "Id": image.id,
         "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
-        "Parent": "",
+        "Parent": image.parent,
         "Comment": history[-1].get("comment", ""),
         "Created": image.created or NEVER,
         "DockerVersion": "",

@@ -150,4 +150,4 @@ def _finish(images: ImageStore, ingest: Ingest, state: StageState, references: l
         return state.base_id
     manifest, config = state.documents()
     ingest.add_blob(io.BytesIO(config))
-    return ingest.add_image(manifest, references).id
+    return ingest.add_image(manifest, references, parent=state.base_id).id
