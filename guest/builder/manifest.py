@@ -54,7 +54,7 @@ def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any]) ->
             "shares": "opt/org.wherry/shares",
         },
         "network": {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"},
-        "ssh": {"port": 22, "user": "root"},
+        "ssh": {"port": 22, "user": "root", "ready": "Server listening on"},
         "ports_channel": "org.wherry.ports",
         "engine_socket": "/run/wherry/docker.sock",
         "ready": READY_LINE,

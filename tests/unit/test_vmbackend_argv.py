@@ -29,12 +29,12 @@ IMAGE = GuestImage(
     dns="10.0.2.3",
     ssh_port=22,
     ssh_user="root",
-    ports_channel=None,
+    ports_channel="the.ports",
     engine_socket="/run/engine.sock",
     ready_line="ready",
     ssh_ready_line="ssh",
     poweroff_command="poweroff",
-    grow_data_disk_command=None,
+    grow_data_disk_command="grow",
 )
 FACTS = LaunchFacts(
     program=Path("/usr/bin/qemu"),
@@ -79,6 +79,8 @@ def test_devices_hang_on_the_machines_bus(machine: str, suffix: str) -> None:
         f"virtio-net-{suffix}",
         f"virtio-rng-{suffix}",
         f"virtio-balloon-{suffix}",
+        f"virtio-serial-{suffix}",
+        "virtserialport",
     ]
     assert "serial=the-system" in devices[0] and "serial=the-data" in devices[1]
 
@@ -113,7 +115,8 @@ def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:
     argv = build_argv(FACTS)
     assert values(argv, "-chardev")[1] == "socket,id=rescue,path=/m/rescue.sock,server=on,wait=off"
     argv = build_argv(replace(FACTS, rescue_socket=None))
-    qmp, console = values(argv, "-chardev")
+    qmp, console, ports = values(argv, "-chardev")
+    assert ports == "socket,id=ports,path=/m/ports.sock"
     assert qmp == "socket,id=qmp,path=/m/qmp.sock"
     assert console.startswith("socket,id=console,host=127.0.0.1,port=4711,")
     assert "server=" not in " ".join(argv)
@@ -121,7 +124,7 @@ def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:
 
 @pytest.mark.parametrize(("machine", "suffix"), [("microvm", "device"), ("q35", "pci")])
 def test_the_engine_asks_for_ports_on_a_virtio_port(machine: str, suffix: str) -> None:
-    argv = build_argv(replace(FACTS, machine=machine, image=replace(IMAGE, ports_channel="the.ports")))
+    argv = build_argv(replace(FACTS, machine=machine))
     assert "socket,id=ports,path=/m/ports.sock" in values(argv, "-chardev")
     devices = values(argv, "-device")
     assert devices.index(f"virtio-serial-{suffix}") < devices.index("virtserialport,chardev=ports,name=the.ports")

@@ -16,8 +16,6 @@ from vmbackend.machine.store import write_atomically
 
 SCHEMA = 1
 _CONTRACT = "contract.json"
-# What OpenSSH's sshd says on the console, unless the contract knows better.
-_SSHD_LISTENS = "Server listening on"
 _ROLES = ("kernel", "initramfs", "system")
 
 
@@ -27,8 +25,7 @@ class GuestImage:
 
     `digest` stands for all of the files' contents. `emulated_cmdline` is added to `cmdline` for an emulated x86 guest,
     with `{tsc_khz}` filled in. `fw_cfg` maps what the host hands in to firmware configuration names.
-    `grow_data_disk_command` is None where only a boot does that. `ports_channel` is the name of the virtio port on
-    which the guest's engine asks for ports; images built before there was one have none, and publish nothing.
+    `ports_channel` is the name of the virtio port on which the guest's engine asks for ports.
     """
 
     directory: Path
@@ -49,12 +46,12 @@ class GuestImage:
     dns: str
     ssh_port: int
     ssh_user: str
-    ports_channel: str | None
+    ports_channel: str
     engine_socket: str
     ready_line: str
     ssh_ready_line: str
     poweroff_command: str
-    grow_data_disk_command: str | None
+    grow_data_disk_command: str
 
 
 def find_guest_image(arch: str, directory: str | None = None) -> GuestImage:
@@ -146,12 +143,12 @@ def _load(directory: Path, arch: str) -> GuestImage:
             dns=contract["network"]["dns"],
             ssh_port=contract["ssh"]["port"],
             ssh_user=contract["ssh"]["user"],
-            ports_channel=contract.get("ports_channel"),
+            ports_channel=contract["ports_channel"],
             engine_socket=contract["engine_socket"],
             ready_line=contract["ready"],
-            ssh_ready_line=contract["ssh"].get("ready", _SSHD_LISTENS),
+            ssh_ready_line=contract["ssh"]["ready"],
             poweroff_command=contract["poweroff"],
-            grow_data_disk_command=contract.get("grow_data_disk"),
+            grow_data_disk_command=contract["grow_data_disk"],
             **files,
         )
     except (KeyError, TypeError) as error:

@@ -294,10 +294,9 @@ async def attach(
     guest_address = str(GuestNetwork.of(prepared.settings.subnet, prepared.image).address.ip)
     forwards = PortForwards(monitor, NETDEV, guest_address)
     undo.push_async_callback(forwards.stop)
-    if image.ports_channel is not None:
-        channel = PortChannel(forwards, default_addresses(prepared.settings.publish_address))
-        serving = asyncio.create_task(channel.run(await qemu.take_ports()))
-        undo.push_async_callback(_cancel, serving)
+    channel = PortChannel(forwards, default_addresses(prepared.settings.publish_address))
+    serving = asyncio.create_task(channel.run(await qemu.take_ports()))
+    undo.push_async_callback(_cancel, serving)
     api = EngineApi(paths.name, paths.engine_socket)
     shares = ShareKeeper(_shares(paths, prepared, monitor, link), link.wait_connected)
     undo.push_async_callback(shares.close)
@@ -482,8 +481,6 @@ class Guest:
         size_bytes = size_gib * 1024**3
         await self.monitor.execute("block_resize", {"device": DATA_DRIVE, "size": size_bytes})
         command = self.prepared.image.grow_data_disk_command
-        if command is None:
-            raise GuestUnreachable("The guest image is too old to enlarge a file system in use")
         result = await asyncio.to_thread(self.link.current().run, command, _GROW_DISK_TIMEOUT_S)
         if result.exit_code:
             raise GuestUnreachable(result.stdout.decode(errors="replace").strip())

@@ -84,7 +84,9 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *("-device", f"virtio-net-{suffix},netdev={NETDEV}"),
         *("-device", f"virtio-rng-{suffix}"),
         *("-device", f"virtio-balloon-{suffix}{_FREE_PAGE_REPORTING}"),
-        *_ports_channel(facts, suffix),
+        *("-chardev", f"socket,id={PORTS_CHARDEV},{_socket(facts.ports_address)}"),
+        *("-device", f"virtio-serial-{suffix}"),
+        *("-device", f"virtserialport,chardev={PORTS_CHARDEV},name={image.ports_channel}"),
         *_fw_cfg(facts),
         *(("-S", "-incoming", "defer") if facts.incoming else ()),
     ]
@@ -133,16 +135,6 @@ def _rescue_monitor(path: Path | None) -> list[str]:
     return [
         *("-chardev", f"socket,id=rescue,path={_escaped(path)},server=on,wait=off"),
         *("-mon", "chardev=rescue,mode=control"),
-    ]
-
-
-def _ports_channel(facts: LaunchFacts, suffix: str) -> list[str]:
-    if facts.image.ports_channel is None:
-        return []
-    return [
-        *("-chardev", f"socket,id={PORTS_CHARDEV},{_socket(facts.ports_address)}"),
-        *("-device", f"virtio-serial-{suffix}"),
-        *("-device", f"virtserialport,chardev={PORTS_CHARDEV},name={facts.image.ports_channel}"),
     ]
 
 
