@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vmbackend.ssh.link import GuestLink
 
 _PING_TIMEOUT_S = 3.0
+_MONITOR_TIMEOUT_S = 3.0
 _RESUMED_PING_TIMEOUT_S = 30.0
 _END_FOLLOWS_WITHIN_S = 1.0
 _POWEROFF_COMMAND_TIMEOUT_S = 5.0
@@ -365,9 +366,13 @@ class Guest:
     async def stalled_by_full_disk(self, directory: Path) -> str | None:
         """Why QEMU has paused the guest, if it found no room for a write; with room again the guest goes on.
 
-        Raises MonitorError.
+        Raises MonitorError, GuestUnreachable when QEMU itself stands still.
         """
-        status: Any = await self.monitor.execute("query-status")
+        try:
+            async with asyncio.timeout(_MONITOR_TIMEOUT_S):
+                status: Any = await self.monitor.execute("query-status")
+        except TimeoutError:
+            raise GuestUnreachable("QEMU does not answer") from None
         if status["status"] != "io-error":
             return None
         free_mib = shutil.disk_usage(directory).free >> 20

@@ -440,6 +440,8 @@ class Machine:
     async def _stalled(self, guest: Guest) -> bool:
         try:
             return await guest.stalled_by_full_disk(self._paths.directory) is not None
+        except GuestUnreachable:
+            return True
         except MonitorError:
             return False  # QEMU is ending, and its end is told
 
