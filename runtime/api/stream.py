@@ -149,7 +149,7 @@ async def until_taken(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     loop = asyncio.get_running_loop()
     deadline = loop.time() + HEAD_PATIENCE_S
-    while loop.time() < deadline:
+    while loop.time() < deadline and not writer.is_closing():
         (untaken,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))  # unix(7), tcp(7)
         if not untaken:
             return

@@ -21,6 +21,7 @@ def test_output_waits_until_the_head_is_taken() -> None:
             assert theirs.recv(100) == b"head"
             await waiting
             writer.close()
+            await until_taken(writer)  # nobody is left to take it
             await writer.wait_closed()
 
     asyncio.run(exchange())
