@@ -207,7 +207,7 @@ def images_at_hand(directory: Path | None = None) -> Check:
 def machine(backend: VmBackend) -> Iterator[Check]:
     """What the machine's own package finds; its sentences are the same in every language."""
     for finding in backend.findings():
-        yield Check(tr(finding.subject), finding.verdict, finding.sentence, finding.remedy)
+        yield Check(finding.subject, finding.verdict, finding.sentence, finding.remedy)
 
 
 def other_docker(our_host: str, home: Path | None = None, docker_host: str | None = None) -> Check:
