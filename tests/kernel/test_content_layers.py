@@ -172,8 +172,18 @@ LOADER = """
     import sys
     from pathlib import Path
     from runtime.content.images import ImageStore
-    store = ImageStore(Path(sys.argv[1]))
-    store.load(sys.stdin.buffer, lambda *progress: print(*progress, flush=True))
+
+    class Told:
+        left = int(sys.argv[2])
+
+        def read(self, size=-1):
+            data = sys.stdin.buffer.read(size)
+            self.left -= len(data)
+            if self.left <= 0:
+                print("half of it has been read", flush=True)
+            return data
+
+    ImageStore(Path(sys.argv[1])).load(Told())
 """
 
 UNPACKER = """
@@ -190,7 +200,7 @@ UNPACKER = """
 """
 
 
-def killed(script: str, *arguments: Path, given: bytes = b"") -> None:
+def killed(script: str, *arguments: Path | str, given: bytes = b"") -> None:
     """Runs `script`, feeds it `given` and kills it once it has said something."""
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
@@ -207,7 +217,7 @@ def killed(script: str, *arguments: Path, given: bytes = b"") -> None:
 
 def test_a_load_killed_while_receiving_leaves_a_clean_store(tmp_path: Path) -> None:
     archive = busybox_image_tar(tmp_path / "a.tar").read_bytes()
-    killed(LOADER, tmp_path / "root", given=archive[: len(archive) - 4096])
+    killed(LOADER, tmp_path / "root", str(len(archive) // 2), given=archive[: len(archive) - 4096])
     check_clean_and_usable(tmp_path)
 
 
