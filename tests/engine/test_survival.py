@@ -235,16 +235,18 @@ def test_what_a_power_cut_took_does_not_stop_the_engine(new_engine: NewEngine) -
     assert engine.post(f"/containers/{stopped}/wait", expect=200)["StatusCode"] == 0
 
 
-@pytest.mark.parametrize("sign", ["run", "run/engine.lock", "data/engine.db", "run/launcher.sock"])
+@pytest.mark.parametrize("sign", ["run", "run/engine.lock", "data/engine.db", f"run/{protocol.SOCKET_NAME}"])
 def test_shutdown_of_an_engine_killed_while_it_starts(tmp_path: Path, sign: str) -> None:
     """Whatever it had made by then goes, and nobody is told of a failure."""
     run_dir = tmp_path / "run"
     daemon = [sys.executable, "-m", "runtime", "daemon"]
     command = [*daemon, "--data-root", str(tmp_path / "data"), "--run-dir", str(run_dir)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
-        while not (tmp_path / sign).exists():
-            assert process.poll() is None
-        process.kill()
+        try:
+            while not (tmp_path / sign).exists():
+                assert process.poll() is None
+        finally:
+            process.kill()
     for _ in range(2):
         down = [*daemon, "shutdown", "--run-dir", str(run_dir)]
         done = subprocess.run(down, cwd=REPOSITORY, capture_output=True, timeout=60, check=False)
