@@ -39,7 +39,6 @@ class RunningEngine:
         self.socket = self.run_dir / "docker.sock"
         self._arguments = arguments
         self._prefix = prefix
-        self._prefix = prefix
         self.process = self._start()
 
     @property

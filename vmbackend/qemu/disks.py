@@ -40,13 +40,13 @@ def ensure_data_disk(qemu_img: Path, path: Path, size_gib: int) -> None:
         # A name of its own until it is complete: a power cut must not leave half a header under the real name.
         draft = path.with_name(f"{path.name}.new")
         # With lazy reference counts QEMU marks the file in use, and repairs it by itself after a crash.
-        _qemu_img(qemu_img, "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", str(draft), str(wanted))
+        run_qemu_img(qemu_img, "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", str(draft), str(wanted))
         host.make_private(draft)
         draft.replace(path)
         return
     have = virtual_size_bytes(path)
     if have < wanted:
-        _qemu_img(qemu_img, "resize", "-q", "-f", "qcow2", str(path), str(wanted))
+        run_qemu_img(qemu_img, "resize", "-q", "-f", "qcow2", str(path), str(wanted))
     else:
         refuse_smaller(path, size_gib)
 
@@ -63,10 +63,11 @@ def refuse_smaller(path: Path, size_gib: int) -> None:
 
 def compress_disk(qemu_img: Path, path: Path, target: Path) -> None:
     """Write a copy with compressed clusters and without what is empty. Raises DiskDamaged."""
-    _qemu_img(qemu_img, "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", str(path), str(target))
+    run_qemu_img(qemu_img, "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", str(path), str(target))
 
 
-def _qemu_img(program: Path, *arguments: str) -> None:
+def run_qemu_img(program: Path, *arguments: str) -> str:
+    """What it says. Raises DiskDamaged."""
     outcome = subprocess.run(
         [program, *arguments],
         stdin=subprocess.DEVNULL,
@@ -79,3 +80,4 @@ def _qemu_img(program: Path, *arguments: str) -> None:
             f"qemu-img {arguments[0]} failed ({outcome.stderr.strip() or f'exit code {outcome.returncode}'}); "
             "check the room left on the computer's disk, and that no other program uses the file."
         )
+    return str(outcome.stdout)

@@ -5,13 +5,12 @@ Of a disk QEMU has open they are made and removed by QEMU, else by `qemu-img`; t
 
 import json
 import re
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vmbackend import host
-from vmbackend.errors import SnapshotRefused
+from vmbackend.errors import DiskDamaged, SnapshotRefused
+from vmbackend.qemu.disks import run_qemu_img
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -61,16 +60,7 @@ def remove(qemu_img: Path, disk: Path, name: str) -> None:
 
 
 def _run(program: Path, *arguments: str) -> str:
-    outcome = subprocess.run(
-        [program, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        **host.detached_process_options(),
-    )
-    if outcome.returncode:
-        raise SnapshotRefused(
-            f"qemu-img {arguments[0]} failed ({outcome.stderr.strip() or f'exit code {outcome.returncode}'}); "
-            "check the room left on the computer's disk, and that no other program uses the machine's disk."
-        )
-    return str(outcome.stdout)
+    try:
+        return run_qemu_img(program, *arguments)
+    except DiskDamaged as error:
+        raise SnapshotRefused(str(error)) from error
