@@ -21,6 +21,14 @@ class ByModule(LoadScopeScheduling):
         return "tests/vm" if module.startswith("tests/vm/") else module
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine-host",
+        metavar="unix://...",
+        help="run tests/engine and tests/conformance on this engine, such as a machine's, and remove its containers",
+    )
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     config.option.loadscopereorder = False
     return ByModule(config, log)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 20
 
@@ -30,16 +32,11 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-class RunningEngine:
-    """`wherryd` on directories of its own; `close()` shuts it down and fails if anything is left."""
+class EngineClient:
+    """Speaks to an engine through its unix socket."""
 
-    def __init__(self, root: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
-        self.data_root = root / "data"
-        self.run_dir = root / "run"
-        self.socket = self.run_dir / "docker.sock"
-        self._arguments = arguments
-        self._prefix = prefix
-        self.process = self._start()
+    socket: Path
+    docker_config: Path
 
     @property
     def host(self) -> str:
@@ -48,40 +45,6 @@ class RunningEngine:
     @property
     def instance(self) -> str:
         return str(self.get("/info")["ID"])
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [*self._prefix, sys.executable, "-m", "runtime", "daemon", "--data-root", str(self.data_root)]
-        command += ["--run-dir", str(self.run_dir), "--host", self.host, *self._arguments]
-        self.data_root.parent.mkdir(parents=True, exist_ok=True)
-        with (self.data_root.parent / "wherryd.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
-            )
-        assert process.stdout
-        ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
-        line = process.stdout.readline().decode() if ready else ""
-        if line.strip() != f"API listen on {self.host}":
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            raise AssertionError(f"wherryd did not start: {self.log()}")
-        return process
-
-    def log(self) -> str:
-        return (self.data_root.parent / "wherryd.log").read_text()
-
-    def launcher_pid(self) -> int:
-        wanted = f"launcher\0--run-dir\0{self.run_dir}\0".encode()
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                # Inits that stand ready are copies of it under another name.
-                if wanted in (process / "cmdline").read_bytes() and "launcher" in (process / "comm").read_text():
-                    return int(process.name)
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        raise AssertionError("no launcher runs")
-
-    # --- speaking to it
 
     def request(
         self, method: str, path: str, body: Any = None, *, timeout_s: float = 30, headers: dict[str, str] | None = None
@@ -117,10 +80,66 @@ class RunningEngine:
     def docker(
         self, *arguments: str, input: bytes | None = None, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
-        environment = {**os.environ, "DOCKER_HOST": self.host, "DOCKER_CONFIG": str(self.run_dir / "docker-config")}
+        environment = {**os.environ, "DOCKER_HOST": self.host, "DOCKER_CONFIG": str(self.docker_config)}
         return subprocess.run(
             ["docker", *arguments], env=environment, input=input, capture_output=True, timeout=timeout_s, check=False
         )
+
+
+class EngineElsewhere(EngineClient):
+    """An engine that was there before the tests, such as a machine's; a test that looks at its files is skipped."""
+
+    def __init__(self, host: str, docker_config: Path) -> None:
+        self.socket = Path(host.removeprefix("unix://"))
+        self.docker_config = docker_config
+
+    def __getattr__(self, name: str) -> Any:
+        pytest.skip(f"asks for the engine's {name}, which only an engine of the test's own has")
+
+
+class RunningEngine(EngineClient):
+    """`wherryd` on directories of its own; `close()` shuts it down and fails if anything is left."""
+
+    def __init__(self, root: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
+        self.data_root = root / "data"
+        self.run_dir = root / "run"
+        self.socket = self.run_dir / "docker.sock"
+        self.docker_config = self.run_dir / "docker-config"
+        self._arguments = arguments
+        self._prefix = prefix
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [*self._prefix, sys.executable, "-m", "runtime", "daemon", "--data-root", str(self.data_root)]
+        command += ["--run-dir", str(self.run_dir), "--host", self.host, *self._arguments]
+        self.data_root.parent.mkdir(parents=True, exist_ok=True)
+        with (self.data_root.parent / "wherryd.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+            )
+        assert process.stdout
+        ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
+        line = process.stdout.readline().decode() if ready else ""
+        if line.strip() != f"API listen on {self.host}":
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            raise AssertionError(f"wherryd did not start: {self.log()}")
+        return process
+
+    def log(self) -> str:
+        return (self.data_root.parent / "wherryd.log").read_text()
+
+    def launcher_pid(self) -> int:
+        wanted = f"launcher\0--run-dir\0{self.run_dir}\0".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                # Inits that stand ready are copies of it under another name.
+                if wanted in (process / "cmdline").read_bytes() and "launcher" in (process / "comm").read_text():
+                    return int(process.name)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        raise AssertionError("no launcher runs")
 
     # --- ending it
 

@@ -192,7 +192,7 @@ COMMANDS: list[tuple[str, int, str]] = [
     ("system df --format {{.Type}}", 0, "^Local Volumes$"),
     ("info -f {{.Driver}}/{{.OSType}}/{{.Swarm.LocalNodeState}}", 0, "^overlay2/linux/inactive$"),
     ("version -f {{.Server.Os}}/{{.Server.APIVersion}}", 0, r"^linux/1\.\d+$"),
-    ("events --since 1m --until 0s -f container=box -f event=start --format {{.Action}}", 0, "^start$"),
+    ("events --since 60m --until 0s -f container=box -f event=start --format {{.Action}}", 0, "^start$"),
     ("events --since 0s --until 0s -f colour=red", 0, ""),
 ]
 

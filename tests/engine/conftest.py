@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.images import busybox_image_tar
-from tests.harness import REPOSITORY, RunningEngine
+from tests.harness import REPOSITORY, EngineElsewhere, RunningEngine
 
 EMBEDDED_IMAGES = REPOSITORY / "build/images"
 NewEngine = Callable[..., RunningEngine]
@@ -22,7 +22,14 @@ def busybox_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory, busybox_archive: Path) -> Iterator[RunningEngine]:
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, busybox_archive: Path
+) -> Iterator[RunningEngine | EngineElsewhere]:
+    if host := request.config.getoption("--engine-host"):
+        elsewhere = EngineElsewhere(host, tmp_path_factory.mktemp("docker-config"))
+        elsewhere.load(busybox_archive)
+        yield elsewhere
+        return
     running = RunningEngine(tmp_path_factory.mktemp("engine"), "--embedded-images", str(EMBEDDED_IMAGES))
     running.load(busybox_archive)
     yield running
@@ -30,7 +37,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory, busybox_archive: Path) -> I
 
 
 @pytest.fixture
-def new_engine(tmp_path: Path, busybox_archive: Path) -> Iterator[NewEngine]:
+def new_engine(request: pytest.FixtureRequest, tmp_path: Path, busybox_archive: Path) -> Iterator[NewEngine]:
+    if request.config.getoption("--engine-host"):
+        pytest.skip("needs an engine of its own")
     made: list[RunningEngine] = []
 
     def make(name: str = "engine", *arguments: str) -> RunningEngine:

@@ -393,8 +393,8 @@ class Guest:
             raise GuestUnreachable(f"`{command}` in the guest ended with code {result.exit_code}: {said}")
         return result.stdout.decode(errors="replace")
 
-    async def set_clock(self) -> None:
-        """Give the guest this computer's time: one that slept, or was paused, wakes up in the past."""
+    async def set_clock(self) -> bool:
+        """Give the guest this computer's time: one that slept, or was paused, wakes up in the past. Whether it did."""
         # The guest's `date` takes whole seconds: at once, so that no certificate is judged by yesterday's date, and
         # again at the moment a second begins.
         try:
@@ -403,8 +403,9 @@ class Guest:
             await self.run(f"date -u -s @{time.time():.0f}", _SET_CLOCK_TIMEOUT_S)
         except GuestUnreachable as error:
             _log.warning("the guest's clock may be wrong, and cannot be set: %s", error)
-        else:
-            _log.info("set the guest's clock")
+            return False
+        _log.info("set the guest's clock")
+        return True
 
     async def freeze(self) -> None:
         """Stop the guest's processors. Raises MonitorError."""

@@ -18,6 +18,7 @@ from vmbackend.errors import GuestUnreachable, MachineError, SnapshotRefused, St
 from vmbackend.forward.ports import PublishedPort
 from vmbackend.machine import saved
 from vmbackend.machine.adopt import adopt_qemu
+from vmbackend.machine.clock import ClockWatch
 from vmbackend.machine.events import EventHub, ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
 from vmbackend.machine.guest import Guest, QemuEnded, attach, facts_to_resume, start_qemu
 from vmbackend.machine.orphan import end_orphan
@@ -46,8 +47,6 @@ from vmbackend.qemu.migration import can_migrate
 from vmbackend.qemu.qmp import MonitorError
 
 _PROBE_EVERY_S = 10.0
-# The wall clock went on by this much more than we waited: the computer slept, or its clock was put right.
-_CLOCK_JUMP_S = 1.0
 
 # A guest that dies is started again, unless it keeps dying.
 _MAX_RESTARTS = 3
@@ -94,7 +93,7 @@ class Machine:
         self._changed = asyncio.Event()  # paused or resumed
         self._resumed = False
         self._cold_boot_reason: str | None = None
-        self._errands: set[asyncio.Task[None]] = set()  # the loop itself would forget them
+        self._errands: set[asyncio.Task[object]] = set()  # the loop itself would forget them
         self._loop = asyncio.get_running_loop()
         self._powering_off = False  # the guest was asked to, and may yet do it after its time was up
 
@@ -369,6 +368,8 @@ class Machine:
         self._run_errand(guest.share_memory())
         if adopted is not None:
             self._run_errand(guest.set_clock())  # it may have been paused
+        following = asyncio.create_task(self._follow_resumes(guest))
+        undo.callback(following.cancel)
         await self._look_after(guest)
 
     async def _boot(self, guest: Guest, emulated: bool, places: dict[str, Any]) -> None:
@@ -415,8 +416,9 @@ class Machine:
 
     async def _look_after(self, guest: Guest) -> None:
         """Until QEMU ends. Nothing is asked of a guest that nobody uses. Raises QemuEnded."""
+        clock, wrong = ClockWatch(), False
         while True:
-            expected = time.time() + _PROBE_EVERY_S
+            clock.wait_begins(_PROBE_EVERY_S)
             still = self._state in _STILL
             wait_s = None if still else min(_PROBE_EVERY_S, self._idle_limit_s(guest))
             self._changed.clear()
@@ -427,8 +429,8 @@ class Machine:
                 raise guest.qemu.end()
             if self._state not in ("running", "degraded"):
                 continue
-            if not still and time.time() - expected > _CLOCK_JUMP_S:
-                await guest.set_clock()
+            if clock.jumped() or wrong:
+                wrong = not await guest.set_clock()
             if guest.uses.in_use or self._state == "degraded" or guest.link.problem or await self._stalled(guest):
                 await self._probe(guest)
             await guest.retry_refused_ports()
@@ -436,6 +438,12 @@ class Machine:
                 await self._rest_when_idle(guest)
             except MachineError as error:
                 _log.info("not paused: %s", error)
+
+    async def _follow_resumes(self, guest: Guest) -> None:
+        """A guest that stood still, whoever stopped it, wakes up in the past."""
+        with guest.monitor.events("RESUME") as resumes:
+            async for _ in resumes:
+                await guest.set_clock()
 
     async def _stalled(self, guest: Guest) -> bool:
         try:
@@ -479,7 +487,6 @@ class Machine:
         self._gate = "open"
         self._step("resume")
         self._changed.set()
-        self._run_errand(guest.set_clock())
 
     def _admit(self) -> None:
         """Called in a thread for each client of the engine: let it pass, wake the guest, or raise GuestUnreachable."""
@@ -557,7 +564,7 @@ class Machine:
         _log.warning(self._cold_boot_reason)
         self._set(self._state, (self._cold_boot_reason,))
 
-    def _run_errand(self, errand: Coroutine[Any, Any, None]) -> None:
+    def _run_errand(self, errand: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
