@@ -27,7 +27,7 @@ from runtime.engine.host_shares import HostShares
 from runtime.engine.launcher_link import Exit, Known
 from runtime.engine.launching import delete, end_all, end_and_delete, launch
 from runtime.engine.links import Links
-from runtime.engine.logs import Log, LogQuery, LogWriter, Render, log_path, open_log, read_log
+from runtime.engine.logs import Journal, Log, LogQuery, LogWriter, Render, finish_writing, log_path, open_log, read_log
 from runtime.engine.networks import Network, NetworkService
 from runtime.engine.oom import oom_kills
 from runtime.engine.options import EndpointConfig, verify_limits
@@ -80,6 +80,7 @@ class ContainerService:
         self._containers: dict[str, Container] = {}
         self._names = names.NameTable()
         self._logs: dict[str, Log] = {}
+        self._journal = Journal(settings.output_journal)
         self._kept_exits: set[str] = set()  # ids of containers whose end is not on disk yet: the launcher knows it
         self._tasks: set[asyncio.Task[None]] = set()
         self.shutting_down = False  # from here on nothing is restarted
@@ -322,14 +323,14 @@ class ContainerService:
                 cgroup.create(spec["linux"]["resources"])
             # A launcher that is killed leaves the init it was just starting.
             undo.push_async_callback(end_and_delete, cgroup)
-            writer = open_log(container)
+            writer = open_log(container, self._journal)
             undo.callback(writer.close)
             if container.id in self._kept_exits:  # the next process makes its end known in its stead
                 self._kept_exits.discard(container.id)
                 self._processes.forget((container.id, ""))
 
             bundle = self._bundles.directory(container)
-            live = await launch(self._processes, container, bundle, rootfs, cgroup, member, writer.write)
+            live = await launch(self._processes, container, bundle, rootfs, cgroup, member, writer.take)
             undo.pop_all()
         self._logs[container.id] = writer
         container.state = State(
@@ -504,6 +505,9 @@ class ContainerService:
 
     async def reconcile(self, known: list[Known]) -> None:
         """Bring every container's state in line with what is really there."""
+        if (pending := self._journal.pending) and (container := self._containers.get(pending.owner)):
+            finish_writing(container, self._journal, pending)
+        self._journal.forget()
         own = {process.key[0]: process for process in known if process.key[1] == ""}
         for process in known:
             if process.key[1] or process.key[0] not in self._containers:
@@ -580,8 +584,8 @@ class ContainerService:
             self._processes.forget(known.key)  # the engine died right after it had taken note
             return
         fds = await self._processes.reopen(known.key)
-        writer = self._logs[container.id] = open_log(container)
-        live = self._processes.adopt(known, fds, container.options.tty, writer.write, container.hub)
+        writer = self._logs[container.id] = open_log(container, self._journal)
+        live = self._processes.adopt(known, fds, container.options.tty, writer.take, container.hub)
         if not container.state.has_process:  # the engine died between the start and its note of it
             container.move("start")
             container.state.started_ns = time.time_ns()
@@ -601,10 +605,8 @@ class ContainerService:
     async def _adopt_orphan(self, container: Container) -> None:
         state = container.state
         container.directory.mkdir(mode=0o710, exist_ok=True)
-        writer = self._logs[container.id] = open_log(container)
-        live = self._processes.adopt_orphan(
-            (container.id, ""), state.pid, state.start_time, writer.write, container.hub
-        )
+        writer = self._logs[container.id] = open_log(container, self._journal)
+        live = self._processes.adopt_orphan((container.id, ""), state.pid, state.start_time, writer.take, container.hub)
         if live:
             self._follow_adopted(container, live)
         else:

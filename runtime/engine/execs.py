@@ -18,7 +18,7 @@ from runtime.engine import faults, spec_gen
 from runtime.engine.container import Container
 from runtime.engine.containers import ContainerService
 from runtime.engine.processes import LiveProcess, ProcessTable
-from runtime.engine.stdio import OutputHub, Sink
+from runtime.engine.stdio import OutputHub, Take, discard
 from runtime.errors import Conflict, InvalidParameter, NotFound, ProcessFault
 
 START_FAILED_CODE = 126
@@ -119,9 +119,7 @@ class ExecService:
         if exec.started:
             raise Conflict(f"Error: Exec command {exec.id} is already running")
 
-    async def start(
-        self, exec: Exec, console_size: tuple[int, int] = (0, 0), sink: Sink = lambda stream, data: None
-    ) -> LiveProcess:
+    async def start(self, exec: Exec, console_size: tuple[int, int] = (0, 0), take: Take = discard) -> LiveProcess:
         """Raises Conflict if it was started before or the container has stopped, ProcessFault."""
         self.check_startable(exec)
         container = exec.container
@@ -129,7 +127,7 @@ class ExecService:
         exec.started = True
         console_size = console_size if any(console_size) else exec.console_size
         try:
-            exec.live = await self._launch(exec, init, console_size, sink)
+            exec.live = await self._launch(exec, init, console_size, take)
         except ProcessFault as fault:
             self._end(exec, faults.exit_code_of(fault, START_FAILED_CODE))
             raise faults.exec_failed(fault) from None
@@ -143,7 +141,7 @@ class ExecService:
         follower.add_done_callback(self._followers.discard)
         return exec.live
 
-    async def _launch(self, exec: Exec, init: LiveProcess, console_size: tuple[int, int], sink: Sink) -> LiveProcess:
+    async def _launch(self, exec: Exec, init: LiveProcess, console_size: tuple[int, int], take: Take) -> LiveProcess:
         container = exec.container
         cgroup = self._containers.cgroup_of(container)
         bundle = self._containers.bundle_of(container)
@@ -173,7 +171,7 @@ class ExecService:
                 launch,
                 terminal=exec.tty,
                 stdin=exec.open_stdin,
-                sink=sink,
+                take=take,
                 hub=exec.hub,
                 extra_fds=extra_fds,
             )

@@ -16,7 +16,7 @@ from runtime.engine.containers import ContainerService
 from runtime.engine.execs import Exec, ExecService
 from runtime.engine.options import Healthcheck
 from runtime.engine.processes import LiveProcess
-from runtime.engine.stdio import Sink
+from runtime.engine.stdio import Take, taking
 from runtime.errors import WherryError
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class HealthMonitors:
         """Exit code and output of one run; raises what an exec raises."""
         output = bytearray()
         exec = self._execs.create(container, {"Cmd": check.args, "AttachStdout": True, "AttachStderr": True})
-        live = await self._started(exec, lambda _, data: output.extend(data[: MAX_OUTPUT_BYTES + 1 - len(output)]))
+        keep = taking(lambda _, data: output.extend(data[: MAX_OUTPUT_BYTES + 1 - len(output)]))
+        live = await self._started(exec, keep)
         try:
             async with asyncio.timeout(check.timeout_s):
                 exit = await asyncio.shield(live.ended)
@@ -76,14 +77,14 @@ class HealthMonitors:
             raise
         return exit.code, _text(output)
 
-    async def _started(self, exec: Exec, sink: Sink) -> LiveProcess:
+    async def _started(self, exec: Exec, take: Take) -> LiveProcess:
         """Start it; if we are told to stop meanwhile, it is killed as soon as it runs."""
 
         def kill(done: asyncio.Future[LiveProcess]) -> None:
             if not done.cancelled() and not done.exception():
                 done.result().signal(signal.SIGKILL)
 
-        starting = asyncio.ensure_future(self._execs.start(exec, sink=sink))
+        starting = asyncio.ensure_future(self._execs.start(exec, take=take))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:

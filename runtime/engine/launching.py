@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runtime.engine.launcher_link import Started
     from runtime.engine.networks import Membership
     from runtime.engine.processes import LiveProcess, ProcessTable
-    from runtime.engine.stdio import Sink
+    from runtime.engine.stdio import Take
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ async def launch(
     rootfs: OverlayRootfs,
     cgroup: Cgroup,
     member: Membership,
-    sink: Sink,
+    take: Take,
 ) -> LiveProcess:
     """Its process, which holds the network's namespace from then on. Raises what the launcher raises."""
     extra_fds: dict[str, int] = {}
@@ -54,7 +54,7 @@ async def launch(
             run,
             terminal=container.options.tty,
             stdin=container.options.open_stdin,
-            sink=sink,
+            take=take,
             hub=container.hub,
             extra_fds=extra_fds,
         )

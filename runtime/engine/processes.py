@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from runtime.engine.launcher_link import Exit, Key, Known, LauncherLink, Started
-from runtime.engine.stdio import STDERR, STDOUT, OutputHub, Sink, Stdio
+from runtime.engine.stdio import STDERR, STDOUT, OutputHub, Stdio, Take
 from runtime.errors import ProcessFault, Unavailable
 from runtime.launcher.protocol import SOCKET_NAME, SOCKET_PATTERN
 
@@ -180,7 +180,7 @@ class ProcessTable:
         *,
         terminal: bool,
         stdin: bool,
-        sink: Sink,
+        take: Take,
         hub: OutputHub,
         extra_fds: Mapping[str, int],
     ) -> LiveProcess:
@@ -200,7 +200,7 @@ class ProcessTable:
             try:
                 started = await launch(fds)
                 undo.pop_all()
-                stdio = Stdio(sink, hub, outputs, input_fd, started.console, self._dropper(key))
+                stdio = Stdio(take, hub, outputs, input_fd, started.console, self._dropper(key))
                 live = LiveProcess(key, started.pid, started.start_time, started.pidfd, stdio)
                 self._live[key] = live
             finally:
@@ -209,12 +209,12 @@ class ProcessTable:
             self._finish(live, early)
         return live
 
-    def adopt(self, known: Known, fds: dict[str, int], terminal: bool, sink: Sink, hub: OutputHub) -> LiveProcess:
+    def adopt(self, known: Known, fds: dict[str, int], terminal: bool, take: Take, hub: OutputHub) -> LiveProcess:
         """Take in a process that the launcher kept while no engine was there; owns the fds."""
         numbers = {"keep.stdout": STDOUT, "keep.stderr": STDERR}
         outputs = {number: fds.pop(name) for name, number in numbers.items() if name in fds}
         console = fds.pop("console", None) if terminal else None
-        stdio = Stdio(sink, hub, outputs, fds.pop("keep.stdin", None), console, self._dropper(known.key))
+        stdio = Stdio(take, hub, outputs, fds.pop("keep.stdin", None), console, self._dropper(known.key))
         live = LiveProcess(known.key, known.pid, known.start_time, fds.pop("pidfd", -1), stdio)
         for fd in fds.values():
             os.close(fd)
@@ -229,7 +229,7 @@ class ProcessTable:
             self.forget(key)
         self._ended_before = None
 
-    def adopt_orphan(self, key: Key, pid: int, start_time: int, sink: Sink, hub: OutputHub) -> LiveProcess | None:
+    def adopt_orphan(self, key: Key, pid: int, start_time: int, take: Take, hub: OutputHub) -> LiveProcess | None:
         """Take in a process whose launcher is gone and whose streams are lost; None if it has ended."""
         if start_time_of(pid) != start_time:
             return None
@@ -237,7 +237,7 @@ class ProcessTable:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
-        live = LiveProcess(key, pid, start_time, pidfd, Stdio(sink, hub, {}))
+        live = LiveProcess(key, pid, start_time, pidfd, Stdio(take, hub, {}))
         self._live[key] = live
         live.ended.add_done_callback(lambda _: self._live.pop(key, None))
         live.watch()

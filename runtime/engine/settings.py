@@ -71,5 +71,9 @@ class EngineSettings:
         return self.run_dir / "seccomp"
 
     @property
+    def output_journal(self) -> Path:
+        return self.run_dir / "output"
+
+    @property
     def lock_path(self) -> Path:
         return self.run_dir / "engine.lock"

@@ -20,11 +20,28 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 STDOUT, STDERR = 1, 2
-READ_BYTES = 1 << 16
 BEHIND_BYTES = 1 << 20  # how far an attached client may lag before the container has to wait
 STALLED_S = 60  # how long it waits for a client that takes nothing
 
-Sink = Callable[[int, bytes], None]
+# Reads what a stream's descriptor has, keeps it, and returns it: b"" at its end. Raises what read(2) does.
+Take = Callable[[int, int], bytes]
+READ_BYTES = 1 << 16
+
+
+def taking(sink: Callable[[int, bytes], None]) -> Take:
+    """Read, and give it to `sink`, which takes the stream's number and the bytes."""
+
+    def take(stream: int, fd: int) -> bytes:
+        if data := os.read(fd, READ_BYTES):
+            sink(stream, data)
+        return data
+
+    return take
+
+
+def discard(stream: int, fd: int) -> bytes:
+    """Read for those who are attached; nobody else wants it."""
+    return os.read(fd, READ_BYTES)
 
 
 class Listener:
@@ -169,7 +186,7 @@ class Stdio:
 
     def __init__(
         self,
-        sink: Sink,
+        take: Take,
         hub: OutputHub,
         outputs: dict[int, int],
         stdin: int | None = None,
@@ -177,7 +194,7 @@ class Stdio:
         on_stdin_finish: Callable[[], None] = lambda: None,
     ) -> None:
         """`outputs` maps STDOUT and STDERR to read ends; `console` (a pty master) stands for all of them."""
-        self._sink = sink
+        self._take = take
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._console = console
@@ -195,8 +212,9 @@ class Stdio:
         self._check_drained()
 
     def _readable(self, fd: int) -> None:
+        stream = self._outputs[fd]
         try:
-            data = os.read(fd, READ_BYTES)
+            data = self._take(stream, fd)
         except BlockingIOError:
             return
         except OSError as error:
@@ -206,8 +224,6 @@ class Stdio:
         if not data:
             self._close_output(fd)
             return
-        stream = self._outputs[fd]
-        self._sink(stream, data)
         self._hub.publish(stream, data)
         if self._patient and self._hub.congested():
             self._paused = True
@@ -249,13 +265,12 @@ class Stdio:
         for fd in list(self._outputs):
             while fd in self._outputs and not self._hub.congested():
                 try:
-                    data = os.read(fd, READ_BYTES)
+                    data = self._take(self._outputs[fd], fd)
                 except OSError:
                     data = b""
                 if not data:
                     self._close_output(fd)
                 else:
-                    self._sink(self._outputs[fd], data)
                     self._hub.publish(self._outputs[fd], data)
         self.close()
 

@@ -208,7 +208,7 @@ def test_a_stalled_client_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> tuple[int, bool]:
         hub = stdio.OutputHub()
         read_end, write_end = os.pipe()
-        streams = stdio.Stdio(lambda stream, data: None, hub, {1: read_end})
+        streams = stdio.Stdio(stdio.discard, hub, {1: read_end})
         stalled, quick = hub.listen(), hub.listen()
         writing = asyncio.to_thread(lambda: [os.write(write_end, bytes(1 << 16)) for _ in range(64)])
         writer = asyncio.ensure_future(writing)

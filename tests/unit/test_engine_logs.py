@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.api.stream import frame, render_frames, render_raw
-from runtime.engine.logs import LogQuery, LogWriter
+from runtime.engine.logs import Journal, LogQuery, LogWriter
 from runtime.engine.logs.batches import batches
 from runtime.engine.logs.reader import Lines, read_log
 from runtime.engine.logs.records import encode_lines, record_end
@@ -43,11 +44,19 @@ async def read(path: Path, query: LogQuery = ALL, writer: LogWriter | None = Non
     return b"".join([chunk async for chunk in read_log(path, max_files, writer, query, text)])
 
 
+def give(writer: LogWriter, output: bytes, stream: int = 1) -> None:
+    with open(os.memfd_create("output"), "w+b", buffering=0) as file:  # noqa: PTH123
+        file.write(output)
+        file.seek(0)
+        while writer.take(stream, file.fileno()):
+            pass
+
+
 def write(path: Path, chunks: list[bytes], options: LogOptions = ONE_FILE) -> None:
     async def work() -> None:
-        writer = LogWriter(path, options, {})
+        writer = LogWriter(path, options, {}, Journal(), "id")
         for chunk in chunks:
-            writer.write(1, chunk)
+            give(writer, chunk)
         writer.close()
         if writer._compressing:
             await writer._compressing
@@ -205,11 +214,11 @@ def test_follow_across_rotations(tmp_path: Path) -> None:
     path = tmp_path / "log"
 
     async def work() -> bytes:
-        writer = LogWriter(path, SMALL, {})
-        writer.write(1, b"first\n")
+        writer = LogWriter(path, SMALL, {}, Journal(), "id")
+        give(writer, b"first\n")
         following = asyncio.ensure_future(read(path, LogQuery(follow=True), writer))
         for number in range(200):
-            writer.write(1, b"line %d\n" % number)
+            give(writer, b"line %d\n" % number)
             await asyncio.sleep(0)
         writer.close()
         return await following
@@ -219,8 +228,8 @@ def test_follow_across_rotations(tmp_path: Path) -> None:
 
 def test_follow_ends_at_the_wanted_time(tmp_path: Path) -> None:
     async def work() -> bytes:
-        writer = LogWriter(tmp_path / "log", SMALL, {})
-        writer.write(1, b"now\n")
+        writer = LogWriter(tmp_path / "log", SMALL, {}, Journal(), "id")
+        give(writer, b"now\n")
         until = LogQuery(follow=True, until_ns=time.time_ns() + 50_000_000)
         try:
             return await read(tmp_path / "log", until, writer)
@@ -234,13 +243,13 @@ def test_an_unfinished_line_is_soon_on_disk(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("runtime.engine.logs.writer.IDLE_S", 0.01)
 
     async def work() -> None:
-        writer = LogWriter(tmp_path / "log", SMALL, {})
+        writer = LogWriter(tmp_path / "log", SMALL, {}, Journal(), "id")
         following = read_log(tmp_path / "log", 1, writer, LogQuery(follow=True, timestamps=True), text)
-        writer.write(1, "prompt€".encode()[:-1])
+        give(writer, "prompt€".encode()[:-1])
         assert (await anext(following)).endswith(b"Z prompt")
-        writer.write(1, "€".encode()[-1:] + b" answered\n")
+        give(writer, "€".encode()[-1:] + b" answered\n")
         assert await anext(following) == "€ answered\n".encode()
-        writer.write(1, b"next\n")
+        give(writer, b"next\n")
         assert (await anext(following)).endswith(b"Z next\n")
         writer.close()
         await following.aclose()  # type: ignore[attr-defined]
@@ -270,12 +279,12 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
         return real(fd, data[:size])
 
     async def work() -> None:
-        writer = LogWriter(tmp_path / "log", SMALL, {})
+        writer = LogWriter(tmp_path / "log", SMALL, {}, Journal(), "id")
         monkeypatch.setattr(os, "write", limited)
         for number in range(5):
-            writer.write(1, b"line %d\n" % number)
+            give(writer, b"line %d\n" % number)
         room[0] = 10_000
-        writer.write(1, b"room again\n")
+        give(writer, b"room again\n")
         writer.close()
 
     run(work())
@@ -287,9 +296,9 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
 
 def test_streams_times_and_details(tmp_path: Path) -> None:
     async def work() -> None:
-        writer = LogWriter(tmp_path / "log", SMALL, {"b": "2", "a": "x y"})
-        writer.write(1, b"out\n")
-        writer.write(2, b"err\n")
+        writer = LogWriter(tmp_path / "log", SMALL, {"b": "2", "a": "x y"}, Journal(), "id")
+        give(writer, b"out\n")
+        give(writer, b"err\n", 2)
         writer.close()
 
     run(work())
@@ -341,3 +350,77 @@ def test_options() -> None:
     chosen = {"labels": "a", "labels-regex": "^b", "env": "HOME", "tag": "{{.Name}}"}
     parsed = log_options({"LogConfig": {"Config": chosen}}, {"a": "1", "bc": "2", "d": "3"}, ["HOME=/", "X=y"])
     assert parsed.attributes == {"a": "1", "bc": "2", "HOME": "/"}
+
+
+class Killed(BaseException):
+    """The engine is no more."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Raise Killed before or after the system call or journal entry that is number `step` // 2."""
+    left = [step]
+
+    def mortal(call: Any) -> Any:
+        def called(*args: Any) -> Any:
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            result = call(*args)
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            return result
+
+        return called
+
+    for owner, name in ((os, "write"), (os, "pwrite"), (os, "readv"), (Journal, "_describe"), (Journal, "end")):
+        monkeypatch.setattr(owner, name, mortal(getattr(owner, name)))
+
+
+KEEPING_ALL = LogOptions("json-file", max_size_bytes=9000, max_files=100)
+SAID = [b"one\ntwo\nthr", b"ee\n", b"four", b" and five\nsix\n" + b"long " * 5000 + b"\nseven\n", b"no end"]
+
+
+@pytest.mark.parametrize("options", [ONE_FILE, KEEPING_ALL], ids=["one file", "rotated"])
+def test_a_kill_anywhere_neither_loses_nor_repeats(tmp_path: Path, options: LogOptions) -> None:
+    step = 0
+    while kill_and_go_on(tmp_path / str(step), step, options):
+        step += 1
+    assert step > 40
+
+
+def kill_and_go_on(place: Path, step: int, options: LogOptions) -> bool:
+    """Take all that is SAID, with a kill at `step` and a writer that takes over; False when the end came first."""
+    place.mkdir()
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    chunks = iter(SAID)
+
+    async def take_all() -> None:
+        journal = Journal(place / "journal")
+        writer = LogWriter(place / "log", options, {}, journal, "id")
+        if journal.pending:
+            writer.restore(journal.pending)
+        journal.forget()
+        with contextlib.suppress(BlockingIOError):  # what was in the pipe when the other was killed
+            writer.take(1, reading)
+        for chunk in chunks:
+            os.writev(writing, [chunk])
+            writer.take(1, reading)
+        writer.close()
+
+    killed = False
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, step)
+            try:
+                run(take_all())
+            except Killed:
+                killed = True
+        if killed:
+            run(take_all())
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert run(read(place / "log", max_files=100)) == b"".join(SAID), f"step {step}"
+    assert not list(place.glob("*.unfinished"))
+    return killed

@@ -28,6 +28,7 @@ from runtime.engine.options import verify_limits
 from runtime.engine.processes import ProcessTable
 from runtime.engine.settings import EngineSettings
 from runtime.engine.spec_gen import HostMount
+from runtime.engine.stdio import discard
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class StepRunner:
             listener = container.hub.listen()
             bundle = self._bundles.directory(container)
             tree = OverlayRootfs(rootfs.lower or [str(self._settings.rootfs_dir)], rootfs.upper, rootfs.work)
-            live = await launch(self._processes, container, bundle, tree, cgroup, member, lambda stream, data: None)
+            live = await launch(self._processes, container, bundle, tree, cgroup, member, discard)
             try:
                 live.ended.add_done_callback(lambda _: container.hub.end())
                 async for stream, data in listener:

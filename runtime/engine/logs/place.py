@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from runtime.engine.container import Container
+from runtime.engine.logs.journal import Journal, Pending
 from runtime.engine.logs.writer import Log, LogWriter, NoLog
 from runtime.engine.options import expand_tag
+
+log = logging.getLogger(__name__)
 
 
 def log_path(container: Container) -> Path:
@@ -15,7 +19,7 @@ def log_path(container: Container) -> Path:
     return container.directory / f"{container.id}-json.log"
 
 
-def open_log(container: Container) -> Log:
+def open_log(container: Container, journal: Journal) -> Log:
     """Open the container's log for writing; raises OSError."""
     options = container.options.log
     container.log_fault = ""
@@ -28,7 +32,19 @@ def open_log(container: Container) -> Log:
     def on_fault(fault: str) -> None:
         container.log_fault = fault
 
-    return LogWriter(path, options, attributes_of(container), on_fault)
+    return LogWriter(path, options, attributes_of(container), journal, container.id, on_fault)
+
+
+def finish_writing(container: Container, journal: Journal, pending: Pending) -> None:
+    """Complete what a killed engine was writing to the container's log."""
+    try:
+        writer = open_log(container, journal)
+    except OSError as error:
+        log.warning("the last output of container %s is lost, its log cannot be opened: %s", container.id, error)
+        return
+    if isinstance(writer, LogWriter):
+        writer.restore(pending)
+        writer.release()
 
 
 def attributes_of(container: Container) -> dict[str, str]:
