@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +65,7 @@ class State:
     status: Status = "created"
     pid: int = 0
     start_time: int = 0  # clock ticks since boot; with the pid it names one process for ever (proc(5))
+    output_inodes: Sequence[int] = ()  # of the pipes that are its stdout and stderr
     exit_code: int = 0
     error: str = ""
     oom_killed: bool = False

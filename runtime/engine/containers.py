@@ -337,6 +337,7 @@ class ContainerService:
             container.state.status,
             live.pid,
             live.start_time,
+            live.output_inodes,
             started_ns=time.time_ns(),
             restart_count=container.state.restart_count,
             health=Health(log=container.state.health.log if container.state.health else [])
@@ -606,7 +607,9 @@ class ContainerService:
         state = container.state
         container.directory.mkdir(mode=0o710, exist_ok=True)
         writer = self._logs[container.id] = open_log(container, self._journal)
-        live = self._processes.adopt_orphan((container.id, ""), state.pid, state.start_time, writer.take, container.hub)
+        live = self._processes.adopt_orphan(
+            (container.id, ""), state.pid, state.start_time, state.output_inodes, writer.take, container.hub
+        )
         if live:
             self._follow_adopted(container, live)
         else:

@@ -11,8 +11,9 @@ import contextlib
 import logging
 import os
 import signal
+import stat
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class UnknownExit(Exit):
 
 class LiveProcess:
     """One running process. `ended` resolves when it has exited and its output is delivered."""
+
+    output_inodes: Sequence[int] = ()  # of the pipes it writes to: known again by them if nobody held the other ends
 
     def __init__(self, key: Key, pid: int, start_time: int, pidfd: int, stdio: Stdio) -> None:
         self.key = key
@@ -194,7 +197,7 @@ class ProcessTable:
                     fds["stdin"], input_fd = _pipe(child_ends, undo)
                     fds["keep.stdin"] = input_fd
                 for name, number in (("stdout", STDOUT), ("stderr", STDERR)):
-                    outputs[number], fds[name] = _pipe(undo, child_ends)
+                    outputs[number], fds[name] = _output_pipe(undo, child_ends)
                     fds[f"keep.{name}"] = outputs[number]
             self._starting[key] = None
             try:
@@ -202,6 +205,7 @@ class ProcessTable:
                 undo.pop_all()
                 stdio = Stdio(take, hub, outputs, input_fd, started.console, self._dropper(key))
                 live = LiveProcess(key, started.pid, started.start_time, started.pidfd, stdio)
+                live.output_inodes = [os.fstat(fd).st_ino for fd in outputs.values()]
                 self._live[key] = live
             finally:
                 early = self._starting.pop(key)
@@ -229,15 +233,17 @@ class ProcessTable:
             self.forget(key)
         self._ended_before = None
 
-    def adopt_orphan(self, key: Key, pid: int, start_time: int, take: Take, hub: OutputHub) -> LiveProcess | None:
-        """Take in a process whose launcher is gone and whose streams are lost; None if it has ended."""
+    def adopt_orphan(
+        self, key: Key, pid: int, start_time: int, output_inodes: Sequence[int], take: Take, hub: OutputHub
+    ) -> LiveProcess | None:
+        """Take in a process whose launcher is gone, and its input or terminal with it; None if it has ended."""
         if start_time_of(pid) != start_time:
             return None
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
-        live = LiveProcess(key, pid, start_time, pidfd, Stdio(take, hub, {}))
+        live = LiveProcess(key, pid, start_time, pidfd, Stdio(take, hub, _reopened(pid, output_inodes)))
         self._live[key] = live
         live.ended.add_done_callback(lambda _: self._live.pop(key, None))
         live.watch()
@@ -310,6 +316,33 @@ def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
     reader.callback(os.close, read_end)
     writer.callback(os.close, write_end)
     return read_end, write_end
+
+
+def _output_pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """Its writing end reads as well: with engine and launcher killed it fills, and ends no writer by SIGPIPE."""
+    read_end, write_end = _pipe(reader, writer)
+    both = os.open(f"/proc/self/fd/{write_end}", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(both, write_end, inheritable=False)
+    os.close(both)
+    return read_end, write_end
+
+
+def _reopened(pid: int, output_inodes: Sequence[int]) -> dict[int, int]:
+    """Reading ends of a process's output, by stream; without those that it has put something else in place of."""
+    outputs: dict[int, int] = {}
+    for stream, inode in zip((STDOUT, STDERR), output_inodes, strict=False):
+        try:
+            # O_PATH: it may be anything by now, a device too, and is not opened before that is known.
+            place = os.open(f"/proc/{pid}/fd/{stream}", os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            status = os.fstat(place)
+            if stat.S_ISFIFO(status.st_mode) and status.st_ino == inode:
+                outputs[stream] = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        finally:
+            os.close(place)
+    return outputs
 
 
 def start_time_of(pid: int) -> int:

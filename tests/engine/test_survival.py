@@ -53,6 +53,31 @@ def test_containers_outlive_the_engine(new_engine: NewEngine) -> None:
     assert engine.post(f"/containers/{ended}/wait", expect=200)["StatusCode"] == 0
 
 
+def test_containers_outlive_engine_and_launcher(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    id = create(engine, "sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done")
+    engine.post(f"/containers/{id}/start")
+    for _ in range(2):
+        launcher = engine.launcher_pid()
+        engine.kill()
+        os.kill(launcher, signal.SIGKILL)
+        wait_for(launcher)
+        written = len(logs_on_disk(engine, id))
+        engine.restart()
+        deadline = time.monotonic() + 60
+        while len(logs_on_disk(engine, id)) == written:  # what waited in the pipe, and what it goes on to say
+            assert time.monotonic() < deadline and is_running(engine, id)
+            time.sleep(0.01)
+    engine.post(f"/containers/{id}/kill")
+    engine.post(f"/containers/{id}/wait", expect=200)
+    numbers = [int(line) for line in logs(engine, id)[0].split()]
+    assert numbers == list(range(len(numbers)))
+
+
+def logs_on_disk(engine: RunningEngine, id: str) -> bytes:
+    return (engine.data_root / "containers" / id / f"{id}-json.log").read_bytes()
+
+
 def test_an_exit_while_no_engine_runs_is_kept(new_engine: NewEngine, tmp_path: Path) -> None:
     engine = new_engine()
     gate = tmp_path / "gate"
