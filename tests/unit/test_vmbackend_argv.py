@@ -50,6 +50,7 @@ FACTS = LaunchFacts(
     console_log=Path("/m/console.log"),
     network=GuestNetwork.of("", IMAGE),
     ports_address="unix:/m/ports.sock",
+    shares_address="unix:/m/shares.sock",
     tsc_khz=None,
     handed_in_files={"opt/key": Path("/m/key")},
     handed_in_texts={"opt/time": "12"},
@@ -80,6 +81,7 @@ def test_devices_hang_on_the_machines_bus(machine: str, suffix: str) -> None:
         f"virtio-rng-{suffix}",
         f"virtio-balloon-{suffix}",
         f"virtio-serial-{suffix}",
+        "virtserialport",
         "virtserialport",
     ]
     assert "serial=the-system" in devices[0] and "serial=the-data" in devices[1]
@@ -115,7 +117,7 @@ def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:
     argv = build_argv(FACTS)
     assert values(argv, "-chardev")[1] == "socket,id=rescue,path=/m/rescue.sock,server=on,wait=off"
     argv = build_argv(replace(FACTS, rescue_socket=None))
-    qmp, console, ports = values(argv, "-chardev")
+    qmp, console, ports, _ = values(argv, "-chardev")
     assert ports == "socket,id=ports,path=/m/ports.sock"
     assert qmp == "socket,id=qmp,path=/m/qmp.sock"
     assert console.startswith("socket,id=console,host=127.0.0.1,port=4711,")
@@ -123,11 +125,17 @@ def test_qemu_connects_to_us_and_listens_only_in_the_private_folder() -> None:
 
 
 @pytest.mark.parametrize(("machine", "suffix"), [("microvm", "device"), ("q35", "pci")])
-def test_the_engine_asks_for_ports_on_a_virtio_port(machine: str, suffix: str) -> None:
+def test_ports_are_asked_for_and_files_carried_on_virtio_ports(machine: str, suffix: str) -> None:
     argv = build_argv(replace(FACTS, machine=machine))
-    assert "socket,id=ports,path=/m/ports.sock" in values(argv, "-chardev")
-    devices = values(argv, "-device")
-    assert devices.index(f"virtio-serial-{suffix}") < devices.index("virtserialport,chardev=ports,name=the.ports")
+    assert values(argv, "-chardev")[-2:] == [
+        "socket,id=ports,path=/m/ports.sock",
+        "socket,id=shares,path=/m/shares.sock",
+    ]
+    assert values(argv, "-device")[-3:] == [
+        f"virtio-serial-{suffix}",
+        "virtserialport,chardev=ports,name=the.ports",
+        "virtserialport,chardev=shares,name=org.wherry.shares",
+    ]
 
 
 def test_what_is_handed_in() -> None:

@@ -6,6 +6,7 @@ What containers do to files is done through the mount (`guest`), and looked at f
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import errno
 import fcntl
@@ -17,17 +18,20 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
+import tty
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 import vmbackend.share
+from vmbackend.share.channel import AgentAddress, AgentChannel
 from vmbackend.share.plan import Share
-from vmbackend.share.session import AgentAddress, ShareSession
+from vmbackend.share.session import ShareSession
 from vmbackend.share.watch import ChangeWatch
 
 pytestmark = pytest.mark.vm
@@ -43,40 +47,100 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+class Port:
+    """A virtio port's two ends: a raw terminal for the agent, and a stream as QEMU connects it."""
+
+    def __init__(self) -> None:
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        self.device = os.ttyname(self._slave)
+        self._qemu: socket.socket | None = None
+        self._threads: list[threading.Thread] = []
+
+    def connect(self) -> socket.socket:
+        """As for a hostagent that comes after another."""
+        self._disconnect()
+        ours, theirs = socket.socketpair()
+        self._qemu = ours
+        for carry in (self._to_guest, self._from_guest):
+            self._threads.append(threading.Thread(target=carry, args=(ours,), daemon=True))
+            self._threads[-1].start()
+        return theirs
+
+    def _to_guest(self, stream: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := memoryview(stream.recv(65536)):
+                while data:
+                    data = data[os.write(self._master, data) :]
+
+    def _from_guest(self, stream: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while self._qemu is stream:
+                if select.select([self._master], [], [], 0.1)[0]:
+                    stream.sendall(os.read(self._master, 65536))
+
+    def close(self) -> None:
+        self._disconnect()
+        os.close(self._slave)
+        os.close(self._master)
+
+    def _disconnect(self) -> None:
+        stream, self._qemu = self._qemu, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+        while self._threads:
+            self._threads.pop().join()
+        if stream is not None:
+            stream.close()
+
+
 @dataclass
 class Mounted:
     host: Path
     guest: Path
-    session: ShareSession
     address: AgentAddress
+    port: Port
     directory: Path
+    channel: AgentChannel = field(init=False)
+    session: ShareSession = field(init=False)
 
     def another_session(self) -> ShareSession:
         """As a hostagent's that starts anew, with nothing but the journal."""
-        self.session.close()
-        self.session = ShareSession(self.session.share, self.directory / "nodes", lambda: None)
-        self.session.attach(self.address)
+        self.close()
+        self.open(self.session.share)
         return self.session
+
+    def close(self) -> None:
+        self.channel.close()
+        self.session.close()
+
+    def open(self, share: Share) -> None:
+        self.channel = AgentChannel(self.port.connect())
+        self.channel.begin(self.address, lambda: None)
+        self.session = ShareSession(share, self.directory / "nodes", self.channel)
+        self.session.attach(self.address)
 
 
 def _mounted(directory: Path, read_only: bool = False) -> Iterator[Mounted]:
     host, guest, state = directory / "host", directory / "guest", directory / "state"
     host.mkdir()
-    process = subprocess.Popen([sys.executable, "-S", "-s", "-E", str(AGENT), "127.0.0.1", str(state)])
+    port = Port()
+    process = subprocess.Popen([sys.executable, "-S", "-s", "-E", str(AGENT), port.device, "127.0.0.1", str(state)])
     try:
         facts = state / "agent.json"
         wait_for(facts.exists)
         document = json.loads(facts.read_text())
         address = AgentAddress(document["port"], document["token"])
-        session = ShareSession(Share(host, str(guest), read_only), directory / "nodes", lambda: None)
-        session.attach(address)
-        mounted = Mounted(host, guest, session, address, directory)
+        mounted = Mounted(host, guest, address, port, directory)
+        mounted.open(Share(host, str(guest), read_only))
         yield mounted
         address.ask("detach", path=str(guest), force=True)
-        mounted.session.close()
+        mounted.close()
     finally:
         process.kill()
         process.wait()
+        port.close()
         subprocess.run(["umount", "-l", str(guest)], capture_output=True, check=False)
 
 
@@ -90,7 +154,9 @@ def here(mounted: Mounted, request: pytest.FixtureRequest) -> Mounted:
     """A folder of the test's own in the share."""
     name = request.node.name[:60]
     (mounted.host / name).mkdir()
-    return Mounted(mounted.host / name, mounted.guest / name, mounted.session, mounted.address, mounted.directory)
+    folder = copy.copy(mounted)
+    folder.host, folder.guest = mounted.host / name, mounted.guest / name
+    return folder
 
 
 def test_owners_and_modes_are_kept_and_the_host_keeps_its_own(here: Mounted) -> None:

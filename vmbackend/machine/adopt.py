@@ -9,6 +9,7 @@ import logging
 import re
 import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from vmbackend import host
@@ -18,7 +19,7 @@ from vmbackend.machine.guest import StartedQemu
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
 from vmbackend.machine.store import ProcessRecord
-from vmbackend.qemu.argv import NETDEV, PORTS_CHARDEV
+from vmbackend.qemu.argv import NETDEV, PORTS_CHARDEV, SHARES_CHARDEV
 from vmbackend.qemu.process import AdoptedProcess
 from vmbackend.qemu.qmp import Monitor, accept_once
 
@@ -55,7 +56,8 @@ async def adopt_qemu(paths: MachinePaths, undo: AsyncExitStack) -> tuple[Prepare
         record.details,
         lambda: _now(monitor),
         None,
-        lambda: _take_ports(paths, monitor),
+        lambda: _take_channel(monitor, PORTS_CHARDEV, paths.ports_socket),
+        lambda: _take_channel(monitor, SHARES_CHARDEV, paths.shares_socket),
     )
     undo.callback(paths.qemu_record.unlink, missing_ok=True)
     undo.callback(paths.rescue_socket.unlink, missing_ok=True)
@@ -82,17 +84,17 @@ async def _settle(paths: MachinePaths, monitor: Monitor, ssh_port: int) -> None:
         await monitor.execute("cont")
 
 
-async def _take_ports(paths: MachinePaths, monitor: Monitor) -> socket.socket:
-    """Have QEMU connect the guest's channel for ports to us; the one it had ended with the last hostagent."""
-    listener = host.bind_local(paths.ports_socket)
+async def _take_channel(monitor: Monitor, chardev: str, path: Path) -> socket.socket:
+    """Have QEMU connect a channel of the guest's to us; the one it had ended with the last hostagent."""
+    listener = host.bind_local(path)
     try:
-        address = {"type": "unix", "data": {"path": str(paths.ports_socket)}}
+        address = {"type": "unix", "data": {"path": str(path)}}
         backend = {"type": "socket", "data": {"addr": address, "server": False}}
-        await monitor.execute("chardev-change", {"id": PORTS_CHARDEV, "backend": backend})
+        await monitor.execute("chardev-change", {"id": chardev, "backend": backend})
         return await accept_once(listener)
     finally:
         listener.close()
-        paths.ports_socket.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 async def _now(monitor: Monitor) -> Monitor:

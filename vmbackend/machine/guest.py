@@ -88,8 +88,8 @@ class QemuEnded(Exception):
 class StartedQemu:
     """A QEMU that is about to connect to our listeners, or one that was adopted, whose console nobody reads any more.
 
-    `ended` resolves to its exit code; `details` is what its record says. `take_ports` waits for QEMU's end of the
-    channel on which the guest asks for ports.
+    `ended` resolves to its exit code; `details` is what its record says. `take_ports` and `take_shares` wait for
+    QEMU's end of the channel on which the guest asks for ports, and of that which carries shares' files.
     """
 
     def __init__(
@@ -99,12 +99,14 @@ class StartedQemu:
         take_monitor: Callable[[], Awaitable[Monitor]],
         take_console: Callable[[], Awaitable[socket.socket]] | None,
         take_ports: Callable[[], Awaitable[socket.socket]],
+        take_shares: Callable[[], Awaitable[socket.socket]],
     ) -> None:
         self.process = process
         self.details = details
         self.take_monitor = take_monitor
         self.take_console = take_console
         self.take_ports = take_ports
+        self.take_shares = take_shares
         self.started_at: float = details["started_at"]
         self.ended = asyncio.create_task(process.wait())
 
@@ -138,6 +140,7 @@ def launch_facts(
     qmp_address: str,
     console_address: str,
     ports_address: str,
+    shares_address: str,
     incoming: bool,
 ) -> LaunchFacts:
     image = prepared.image
@@ -154,6 +157,7 @@ def launch_facts(
         console_address=console_address,
         console_log=paths.console_log,
         ports_address=ports_address,
+        shares_address=shares_address,
         network=GuestNetwork.of(prepared.settings.subnet, prepared.image),
         tsc_khz=prepared.tsc_khz,
         handed_in_files={
@@ -174,7 +178,7 @@ def facts_to_resume(paths: MachinePaths, prepared: Prepared) -> dict[str, str]:
     """What has to be the same for a saved guest to run on, by names that fit "... changed"."""
     settings, image = prepared.settings, prepared.image
     # What differs from start to start and means nothing to a guest that runs on.
-    facts = replace(launch_facts(paths, prepared, "", "", "", incoming=False), tsc_khz=None)
+    facts = replace(launch_facts(paths, prepared, "", "", "", "", incoming=False), tsc_khz=None)
     same_texts = {name: text for name, text in facts.handed_in_texts.items() if name != image.fw_cfg["time"]}
     argv = build_argv(replace(facts, handed_in_texts=same_texts))
     contents = "\0".join(f"{name}\0{path.read_text()}" for name, path in facts.handed_in_files.items())
@@ -210,8 +214,11 @@ async def start_qemu(
     qmp_listener = _listen(paths.qmp_socket, undo)
     console_listener = _listen(paths.console_socket, undo)
     ports_listener = _listen(paths.ports_socket, undo)
-    addresses = (host.address_of(qmp_listener), host.address_of(console_listener), host.address_of(ports_listener))
-    argv = build_argv(launch_facts(paths, prepared, *addresses, incoming))
+    shares_listener = _listen(paths.shares_socket, undo)
+    qmp, console, ports, shares = map(
+        host.address_of, (qmp_listener, console_listener, ports_listener, shares_listener)
+    )
+    argv = build_argv(launch_facts(paths, prepared, qmp, console, ports, shares, incoming))
     _log.info("starting %s", " ".join(argv))
     process = await QemuProcess.spawn(argv, paths.qemu_log)
     details = {
@@ -226,6 +233,7 @@ async def start_qemu(
         lambda: Monitor.accept(qmp_listener),
         lambda: accept_once(console_listener),
         lambda: accept_once(ports_listener),
+        lambda: accept_once(shares_listener),
     )
     undo.push_async_callback(qemu.kill)
     undo.callback(paths.qemu_record.unlink, missing_ok=True)
@@ -299,7 +307,8 @@ async def attach(
     serving = asyncio.create_task(channel.run(await qemu.take_ports()))
     undo.push_async_callback(_cancel, serving)
     api = EngineApi(paths.name, paths.engine_socket)
-    shares = ShareKeeper(_shares(paths, prepared, monitor, link), link.wait_connected)
+    files = _shares(paths, prepared, monitor, link, await qemu.take_shares())
+    shares = ShareKeeper(files, link.wait_connected)
     undo.push_async_callback(shares.close)
     guest = Guest(prepared, qemu, monitor, ssh_port, link, console, engine_announced, api, forwards, uses, shares)
     undo.push_async_callback(guest.stop_watching)
@@ -530,7 +539,10 @@ class Guest:
         return bool(done)
 
 
-def _shares(paths: MachinePaths, prepared: Prepared, monitor: Monitor, link: "GuestLink") -> "Shares":
+def _shares(
+    paths: MachinePaths, prepared: Prepared, monitor: Monitor, link: "GuestLink", stream: socket.socket
+) -> "Shares":
+    from vmbackend.share.channel import AgentChannel
     from vmbackend.share.service import Shares
 
     loop = asyncio.get_running_loop()
@@ -547,6 +559,7 @@ def _shares(paths: MachinePaths, prepared: Prepared, monitor: Monitor, link: "Gu
         link.current,
         address,
         open_port,
+        AgentChannel(stream),
     )
 
 

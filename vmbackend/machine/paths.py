@@ -133,6 +133,11 @@ class MachinePaths:
         return self._sockets / "ports.sock"
 
     @property
+    def shares_socket(self) -> Path:
+        """Where QEMU connects the channel that carries the files of shares."""
+        return self._sockets / "shares.sock"
+
+    @property
     def directories(self) -> set[Path]:
         """The machine's folders; one, unless its sockets need another."""
         return {self.directory, self._sockets}

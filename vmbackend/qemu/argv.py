@@ -19,6 +19,9 @@ _FREE_PAGE_REPORTING = ",free-page-reporting=on" if host.TAKES_PAGES_BACK else "
 
 NETDEV = "net0"
 PORTS_CHARDEV = "ports"
+SHARES_CHARDEV = "shares"
+# The virtio port that carries the shares' files: both its ends are ours.
+SHARES_CHANNEL = "org.wherry.shares"
 DATA_DRIVE = "data"
 # A write that finds no room on this computer's disk pauses the guest instead of failing in it: it can go on later.
 _DATA_DISK_OPTIONS = "format=qcow2,discard=unmap,detect-zeroes=unmap,werror=enospc"
@@ -35,7 +38,7 @@ EMULATION = {
 class LaunchFacts:
     """All that a command line depends on.
 
-    `qmp_address`, `console_address` and `ports_address` are listening sockets of ours (`unix:PATH` or
+    `qmp_address`, `console_address`, `ports_address` and `shares_address` are listening sockets of ours (`unix:PATH` or
     `tcp:HOST:PORT`): QEMU connects to them, so nobody else can. On `rescue_socket`, in a private folder, it listens
     for a second monitor. `handed_in_files` and `handed_in_texts` map firmware configuration names to files and to short
     texts. `tsc_khz` spares an emulated x86 guest from measuring its clock. `incoming`: the guest's state will be read
@@ -54,6 +57,7 @@ class LaunchFacts:
     console_address: str
     console_log: Path
     ports_address: str
+    shares_address: str
     network: GuestNetwork
     tsc_khz: int | None
     handed_in_files: Mapping[str, Path]
@@ -87,6 +91,8 @@ def build_argv(facts: LaunchFacts) -> list[str]:
         *("-chardev", f"socket,id={PORTS_CHARDEV},{_socket(facts.ports_address)}"),
         *("-device", f"virtio-serial-{suffix}"),
         *("-device", f"virtserialport,chardev={PORTS_CHARDEV},name={image.ports_channel}"),
+        *("-chardev", f"socket,id={SHARES_CHARDEV},{_socket(facts.shares_address)}"),
+        *("-device", f"virtserialport,chardev={SHARES_CHARDEV},name={SHARES_CHANNEL}"),
         *_fw_cfg(facts),
         *(("-S", "-incoming", "defer") if facts.incoming else ()),
     ]

@@ -55,7 +55,7 @@ class Echo:
         self.tid = tid
         self._through()
 
-    def batch(self, changes: Iterable[Change]) -> bytes:
+    def batch(self, changes: Iterable[Change]) -> list[bytes]:
         """Messages for the guest that make it tell of the changes, each path at most once in them."""
         notices: list[bytes] = []
         steps: list[list[str]] = []
@@ -77,10 +77,10 @@ class Echo:
             paths = [change.path, change.new_path] if change.kind == "move" else [change.path]
             steps.append([change.kind, *(self._in_guest(path) for path in paths)])
         if not steps:
-            return b""
+            return []
         self.idle = False
         steps.append(["attrib", self._in_guest((_MARK,))])
-        return b"".join(notices) + wire.provocation(json.dumps(steps).encode())
+        return [*notices, wire.provocation(json.dumps(steps).encode())]
 
     def answer(self, request: Request) -> bytes | None:
         """As the server's, for requests of the agent's own thread."""

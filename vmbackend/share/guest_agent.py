@@ -1,20 +1,26 @@
 """Runs in the guest, by itself: mounts shares with FUSE and carries their requests to the hostagent.
 
 The hostagent brings this file along, so both always speak the same language. Standard library only, Python 3.11.
-`python3 guest_agent.py ADDRESS STATE_DIR` writes `STATE_DIR/agent.json` (pid, port, token) and serves until killed.
+`python3 guest_agent.py CHANNEL ADDRESS STATE_DIR` writes `STATE_DIR/agent.json` (pid, port, token) and serves until
+killed. CHANNEL is a character device, or the name of a virtio port.
 
-A connection begins with a line of JSON, `{"token", "op", ...}`, answered by one:
+What is to be done comes by TCP: a connection begins with a line of JSON, `{"token", "op", ...}`, answered by one:
 
-- `attach {path}` → `{"ok": true, "mounted": whether it was just mounted, "echo_tid"}`; from then on the
-  connection carries FUSE messages as they are. Unanswered requests of a connection before are sent again.
+- `begin {mark}` → `{"ok": true, "filler"}`: the channel is this hostagent's from now on, until it hangs up. It sends
+  `filler` bytes, which end what an earlier one may have left half said, and the mark; then the agent sends the mark.
+- `attach {path, number}` → `{"ok": true, "mounted": whether it was just mounted, "echo_tid"}`; from then on the
+  channel carries its FUSE messages. Unanswered requests of before are sent again.
 - `detach {path, force}` → `{"ok": true}` once it is unmounted; `{"ok": false, "error"}` while it is in use.
 - `list` → `{"ok": true, "paths"}`; `publish {file, content}` → `{"ok": true}`, what the engine reads of the shares.
+
+The channel carries FUSE messages as they are, with the share's number before each (32 bits, little-endian).
 """
 
 # ruff: noqa: PTH123, UP031 - pathlib is not worth its import under emulation
 
 import collections
 import errno
+import io
 import json
 import os
 import secrets
@@ -22,12 +28,16 @@ import socket
 import struct
 import sys
 import threading
+import time
 from typing import Any
 
 assert sys.platform == "linux"
 
 MAX_MESSAGE = (1 << 20) + 8192
+IN = struct.Struct("<4xIQ")  # opcode, unique
 OUT = struct.Struct("<IiQ")
+NUMBER = struct.Struct("<I")
+HEAD = struct.Struct("<II")  # a share's number, its message's size
 NOTIFY_PROVOKE = 1000
 SILENT = (2, 42, 36)  # FORGET, BATCH_FORGET, INTERRUPT
 
@@ -64,13 +74,98 @@ def unmount(path: str, lazily: bool) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(os.posix_spawnp("umount", arguments, os.environ), 0)[1]) == 0
 
 
-class Share:
-    """One mounted directory: its FUSE device, and the connection that serves it now."""
+class Channel:
+    """The way to the hostagent and back. All shares' messages go over it one after the other."""
 
-    def __init__(self) -> None:
-        self.device = os.open("/dev/fuse", os.O_RDWR)
+    def __init__(self, device: str) -> None:
+        self.descriptor = os.open(device, os.O_RDWR | os.O_NOCTTY)
+        # A virtio port gives a page at a time: the loop over them is the reader's, in C.
+        self.reader = io.BufferedReader(io.FileIO(self.descriptor, "rb", closefd=False), 1 << 16)
         self.lock = threading.Lock()
-        self.connection: socket.socket | None = None
+        self.shares: dict[int, Share] = {}
+        self.mark = b""  # awaited; what comes before it is another hostagent's
+        self.marked = threading.Event()
+        self.used = False
+        self.holder: socket.socket | None = None
+        threading.Thread(target=self.carry_answers, daemon=True).start()
+
+    def begin(self, connection: socket.socket, mark: bytes) -> None:
+        """Serve a hostagent until it hangs up."""
+        with self.lock:
+            old, self.holder = self.holder, connection
+            self.shares.clear()
+            self.mark, used, self.used = mark, self.used, True
+        if old is not None:
+            try:
+                old.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.marked.set()
+        try:
+            connection.sendall(answer(ok=True, filler=MAX_MESSAGE if used else 0))
+            with self.lock:
+                self.write(memoryview(mark))
+            while connection.recv(4096):
+                pass
+        finally:
+            with self.lock:
+                if self.holder is connection:
+                    self.holder = None
+                    self.shares.clear()
+
+    def write(self, data: memoryview) -> None:
+        """With the lock held. Waits for as long as no hostagent is there."""
+        while data:
+            data = data[os.write(self.descriptor, data) :]
+
+    def carry_answers(self) -> None:
+        buffer = memoryview(bytearray(4 + MAX_MESSAGE))
+        while True:
+            self.marked.wait()
+            if self.mark:
+                self.skip_to_mark()
+            if self.fill(buffer[: HEAD.size]):
+                number, size = HEAD.unpack_from(buffer)[:2]
+                if self.fill(buffer[HEAD.size : 4 + size]):
+                    share = self.shares.get(number)
+                    if share is not None:
+                        share.take_answer(buffer[4 : 4 + size])
+
+    def fill(self, part: memoryview) -> bool:
+        """False when it is not the present hostagent's that is read."""
+        if len(part) and self.reader.readinto(part) < len(part):
+            self.pause()
+            return False
+        return not self.mark
+
+    def skip_to_mark(self) -> None:
+        seen = b""
+        while not (self.mark and seen.endswith(self.mark)):
+            got = self.reader.read1(1 << 16)
+            if not got:
+                self.pause()
+            seen = seen[-64:] + got
+        with self.lock:
+            if seen.endswith(self.mark):
+                self.mark = b""
+
+    def pause(self) -> None:
+        """No hostagent is at the other end."""
+        if self.mark:
+            time.sleep(0.05)  # one comes
+            return
+        self.marked.clear()
+        if not self.mark:
+            self.marked.wait()
+
+
+class Share:
+    """One mounted directory and its FUSE device; `number` is its name on the channel, 0 while nobody serves it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.device = os.open("/dev/fuse", os.O_RDWR)
+        self.channel = channel
+        self.number = 0
         self.pending: dict[int, bytes] = {}
         self.notices: collections.deque[bytes] = collections.deque()
         self.noticed = threading.Semaphore(0)
@@ -85,62 +180,33 @@ class Share:
         known.wait()
 
     def carry_requests(self) -> None:
-        buffer = bytearray(MAX_MESSAGE)
+        buffer = bytearray(4 + MAX_MESSAGE)
         view = memoryview(buffer)
+        body = view[4:]
         while True:
             try:
-                size = os.readv(self.device, [buffer])
+                size = os.readv(self.device, [body])
             except OSError as error:
                 if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
                     continue
                 self.ended = True
                 return  # unmounted
-            opcode = int.from_bytes(view[4:8], "little")
-            with self.lock:
+            opcode, unique = IN.unpack_from(body)
+            with self.channel.lock:
                 if opcode not in SILENT:
-                    self.pending[int.from_bytes(view[8:16], "little")] = bytes(view[:size])
-                if self.connection is not None:
-                    try:
-                        self.connection.sendall(view[:size])
-                    except OSError:
-                        self.connection = None  # sent again on the next one
+                    self.pending[unique] = bytes(body[:size])
+                if self.channel.shares.get(self.number) is self:
+                    NUMBER.pack_into(buffer, 0, self.number)
+                    self.channel.write(view[: 4 + size])
 
-    def serve(self, connection: socket.socket, greeting: bytes) -> None:
-        """Carry answers until the connection ends."""
-        with self.lock:
-            old, self.connection = self.connection, None
-            if old is not None:
-                old.shutdown(socket.SHUT_RDWR)
+    def serve(self, number: int, connection: socket.socket, greeting: bytes) -> None:
+        """Have the present hostagent answer from now on."""
+        with self.channel.lock:
             connection.sendall(greeting)
+            self.number = number
+            self.channel.shares[number] = self
             for request in list(self.pending.values()):
-                connection.sendall(request)
-            self.connection = connection
-        buffer = bytearray(4 * MAX_MESSAGE)
-        view = memoryview(buffer)
-        start = end = 0
-        try:
-            while True:
-                got = connection.recv_into(view[end:])
-                if not got:
-                    return
-                end += got
-                while end - start >= 16:
-                    size = int.from_bytes(view[start : start + 4], "little")
-                    if end - start < size:
-                        break
-                    self.take_answer(view[start : start + size])
-                    start += size
-                if start == end:
-                    start = end = 0
-                elif end > MAX_MESSAGE:
-                    buffer[: end - start] = buffer[start:end]
-                    start, end = 0, end - start
-        except OSError:
-            pass
-        finally:
-            with self.lock:
-                if self.connection is connection:
-                    self.connection = None
+                self.channel.write(memoryview(NUMBER.pack(number) + request))
 
     def take_answer(self, message: memoryview) -> None:
         unique = int.from_bytes(message[8:16], "little")
@@ -201,7 +267,8 @@ def provoke(step: list[str]) -> None:
 
 
 class Agent:
-    def __init__(self, state: str) -> None:
+    def __init__(self, channel: str, state: str) -> None:
+        self.channel = Channel(channel)
         self.state = state
         self.token = secrets.token_hex(32)
         self.shares: dict[str, Share] = {}
@@ -241,9 +308,11 @@ class Agent:
                     pass
 
     def perform(self, request: dict[str, Any], connection: socket.socket) -> None:
-        if request["op"] == "attach":
+        if request["op"] == "begin":
+            self.channel.begin(connection, bytes.fromhex(request["mark"]))
+        elif request["op"] == "attach":
             share, mounted = self.attach(request["path"])
-            share.serve(connection, answer(ok=True, mounted=mounted, echo_tid=share.echo_tid))
+            share.serve(request["number"], connection, answer(ok=True, mounted=mounted, echo_tid=share.echo_tid))
         elif request["op"] == "detach":
             connection.sendall(self.detach(request["path"], request["force"]))
         elif request["op"] == "publish":
@@ -260,7 +329,7 @@ class Agent:
             share = self.shares.get(path)
             if share is not None and not share.ended:
                 return share, False
-            share = Share()
+            share = Share(self.channel)
             # The kernel's first request waits for whoever serves the share, a moment later.
             mount(path, share.device)
             share.start()
@@ -287,8 +356,23 @@ def answer(**document: object) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
+def port_device(name: str) -> str:
+    """The device of the virtio port of that name; a path is one already."""
+    if name.startswith("/"):
+        return name
+    for port in os.listdir("/sys/class/virtio-ports"):
+        with open("/sys/class/virtio-ports/%s/name" % port) as file:
+            if file.read().strip() == name:
+                path = "/dev/%s" % port
+                if not os.path.exists(path):
+                    with open("/sys/class/virtio-ports/%s/dev" % port) as file:
+                        os.mknod(path, 0o600 | 0o20000, os.makedev(*map(int, file.read().split(":"))))
+                return path
+    raise OSError(errno.ENODEV, "there is no virtio port %s" % name)
+
+
 def main() -> None:
-    address, state = sys.argv[1:]
+    channel, address, state = sys.argv[1:]
     os.makedirs(state, mode=0o700, exist_ok=True)
     if not os.path.exists("/dev/fuse"):
         os.mknod("/dev/fuse", 0o666 | 0o20000, os.makedev(10, 229))
@@ -299,7 +383,7 @@ def main() -> None:
     except OSError:
         pass
     threading.stack_size(256 * 1024)
-    Agent(state).serve(address)
+    Agent(port_device(channel), state).serve(address)
 
 
 if __name__ == "__main__":

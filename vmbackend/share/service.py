@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vmbackend.errors import GuestUnreachable, InvalidSettings
 from vmbackend.host import files
+from vmbackend.qemu.argv import SHARES_CHANNEL
+from vmbackend.share.channel import AgentAddress, AgentChannel
 from vmbackend.share.plan import Share, shares_document
-from vmbackend.share.session import AgentAddress, ShareSession
+from vmbackend.share.session import ShareSession
 
 if TYPE_CHECKING:
     from vmbackend.share.watch import ChangeWatch
@@ -34,7 +36,7 @@ fi
 rm -f {state}/agent.json
 mv {state}/agent.py.new {state}/agent.py
 modprobe fuse
-setsid /usr/bin/python3 -S -s -E {state}/agent.py {address} {state} </dev/null >{state}/agent.log 2>&1 &
+setsid /usr/bin/python3 -S -s -E {state}/agent.py {channel} {address} {state} </dev/null >{state}/agent.log 2>&1 &
 for pause in $(seq 400); do
     [ -s {state}/agent.json ] && exec cat {state}/agent.json
     sleep 0.1
@@ -75,12 +77,14 @@ class Shares:
         guest: Callable[[], Guest],
         guest_address: str,
         open_port: OpenPort,
+        channel: AgentChannel,
     ) -> None:
         self._wanted = wanted
         self._journals = journals
         self._guest = guest
         self._guest_address = guest_address
         self._open_port = open_port
+        self._channel = channel
         self._lock = threading.Lock()
         self._sessions: dict[str, ShareSession] = {}
         self._watches: dict[str, ChangeWatch] = {}
@@ -158,14 +162,17 @@ class Shares:
             self._closed = True
             for watch in self._watches.values():
                 watch.close()
+            self._channel.close()
             for session in self._sessions.values():
                 session.close()
 
     def _reach_agent(self) -> None:
-        if self._address is not None and all(session.attached for session in self._sessions.values()):
+        if self._address is not None and self._channel.begun:
             return
         source = resources.files("vmbackend.share").joinpath("guest_agent.py").read_bytes()
-        command = _START_AGENT.format(state=shlex.quote(STATE_DIR), address=shlex.quote(self._guest_address))
+        command = _START_AGENT.format(
+            state=shlex.quote(STATE_DIR), address=shlex.quote(self._guest_address), channel=SHARES_CHANNEL
+        )
         result = self._guest().run(command, _START_TIMEOUT_S, source)
         try:
             facts = json.loads(result.stdout)
@@ -173,14 +180,16 @@ class Shares:
         except (ValueError, KeyError, TypeError) as error:
             reason = result.stderr.decode(errors="replace").strip().rpartition("\n")[2]
             raise GuestUnreachable(f"The shares' agent in the guest does not start ({reason or error})") from error
-        self._address = AgentAddress(self._open_port(port), token)
+        address = AgentAddress(self._open_port(port), token)
+        self._channel.begin(address, lambda: self.on_lost())
+        self._address = address
 
     def _keep(self, path: str, share: Share) -> list[str]:
         """Have a share mounted and served; sentences about what is in the way."""
         session = self._sessions.get(path)
         if session is None:
             self._journals.mkdir(mode=0o700, exist_ok=True)
-            session = ShareSession(share, self._journals / f"{_file_name(path)}.nodes", lambda: self.on_lost())
+            session = ShareSession(share, self._journals / f"{_file_name(path)}.nodes", self._channel)
             self._sessions[path] = session
         missing = session.tree.look_at_root()
         if not session.attached and missing is None:
