@@ -13,6 +13,11 @@ from runtime.errors import InvalidParameter
 OnBytes = Callable[[int], None]
 
 _PIECE_BYTES = 1 << 20
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+_SHORT_NAME = 99
+_NOBODY = b"0000000\0" * 2  # owner and group
+_REST = bytes(100) + b"ustar\x0000" + bytes(247)  # what is the same in every header
+_REST_SUM = sum(_NOBODY) + sum(_REST) + sum(b" " * 8)  # the checksum's own field counts as blanks
 _OWN_DOCKERFILE = ".dockerfile.wherry"  # a Dockerfile from outside the context, inside of it
 
 
@@ -88,38 +93,60 @@ def _pack(top: Path, matcher: Matcher, keep: Sequence[str], prefix: str) -> Iter
                     if not matcher.ignores(path):
                         yield _head(prefix + path, entry.stat(follow_symlinks=False), tarfile.DIRTYPE)
             elif path in keep or not matcher.ignores(path):
-                yield from _file(Path(entry.path), prefix + path, entry.stat(follow_symlinks=False))
+                yield from _file(entry, prefix + path)
         pending += reversed(below)
 
 
-def _file(path: Path, name: str, info: os.stat_result) -> Iterator[bytes]:
-    if stat.S_ISLNK(info.st_mode):
-        yield _head(name, info, tarfile.SYMTYPE, os.readlink(path))
+def _file(entry: os.DirEntry[str], name: str) -> Iterator[bytes]:
+    if entry.is_symlink():
+        yield _head(name, entry.stat(follow_symlinks=False), tarfile.SYMTYPE, os.readlink(entry.path))
         return
-    if not stat.S_ISREG(info.st_mode):
+    if not entry.is_file(follow_symlinks=False):
         return  # sockets and pipes
     try:
-        file = path.open("rb")
+        fd = os.open(entry.path, _READ_FLAGS)
     except OSError as failed:
-        raise UserError(f"{path} cannot be read: {failed.strerror}.", "Leave it out in .dockerignore.") from failed
-    with file:
-        info = os.fstat(file.fileno())
-        yield _head(name, info, tarfile.REGTYPE)
+        raise UserError(
+            f"{entry.path} cannot be read: {failed.strerror}.", "Leave it out in .dockerignore."
+        ) from failed
+    try:
+        info = os.fstat(fd)
+        head, padding = _head(name, info, tarfile.REGTYPE), bytes(-info.st_size % tarfile.BLOCKSIZE)
+        data = os.read(fd, min(info.st_size, _PIECE_BYTES))
+        if len(data) == info.st_size:
+            yield head + data + padding  # all in one: most files are small
+            return
+        yield head
         left = info.st_size
         while left:
-            piece = file.read(min(left, _PIECE_BYTES)) or bytes(min(left, _PIECE_BYTES))
-            left -= len(piece)
-            yield piece
-        yield bytes(-info.st_size % tarfile.BLOCKSIZE)
+            data = data or bytes(min(left, _PIECE_BYTES))  # it has become shorter meanwhile
+            left -= len(data)
+            yield data
+            data = os.read(fd, min(left, _PIECE_BYTES))
+        yield padding
+    finally:
+        os.close(fd)
 
 
 def _head(name: str, info: os.stat_result, kind: bytes, target: str = "") -> bytes:
+    mode, mtime = stat.S_IMODE(info.st_mode), int(info.st_mtime)
+    size = info.st_size if kind == tarfile.REGTYPE else 0
+    if kind != tarfile.SYMTYPE and name.isascii() and len(name) < _SHORT_NAME and 0 <= mtime < 8**11 and size < 8**11:
+        return _plain_head(name, mode, size, mtime, kind)
     entry = tarfile.TarInfo(name)
     entry.type, entry.linkname = kind, target
-    entry.mode = stat.S_IMODE(info.st_mode)
-    entry.mtime = int(info.st_mtime)
-    entry.size = info.st_size if kind == tarfile.REGTYPE else 0
+    entry.mode, entry.mtime, entry.size = mode, mtime, size
     return entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _plain_head(name: str, mode: int, size: int, mtime: int, kind: bytes) -> bytes:
+    """As `tarfile` writes it where nothing needs a pax record; of thousands of files that takes a fifth of the time."""
+    if kind == tarfile.DIRTYPE:
+        name += "/"
+    path, numbers = name.encode(), b"%011o\0%011o\0" % (size, mtime)
+    permissions = b"%07o\0" % mode
+    checksum = _REST_SUM + sum(path) + sum(permissions) + sum(numbers) + kind[0]
+    return b"".join((path, bytes(100 - len(path)), permissions, _NOBODY, numbers, b"%06o\0 " % checksum, kind, _REST))
 
 
 def _counted(pieces: Iterator[bytes], on_bytes: OnBytes) -> Iterator[bytes]:

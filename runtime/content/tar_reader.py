@@ -8,8 +8,10 @@ middle for the end of the archive and puts no bound on extended headers.
 Every defect raises InvalidParameter with one sentence naming the last entry read.
 """
 
+import functools
 import re
 import stat
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -115,8 +117,9 @@ class TarReader:
 
     def _check_header(self, header: bytes) -> tuple[bytes, int]:
         stored = self._number(header[148:156])
-        actual = sum(header) - sum(header[148:156]) + 8 * 32  # the checksum field counts as spaces
-        if stored != actual:
+        rest = stored - 8 * 32 + sum(header[148:156])  # the checksum field counts as spaces
+        # The lower half of Adler-32 is the sum of the bytes modulo 65521, at a twentieth of the time of `sum`.
+        if not 0 <= rest <= BLOCK * 255 or zlib.adler32(header, 0) & 0xFFFF != rest % 65521:
             raise self._defect("has a header with a wrong checksum, it is damaged or not a tar")
         size = self._number(header[124:136])
         if not 0 <= size <= _SIZE_BYTES_MAX:
@@ -287,17 +290,9 @@ class TarReader:
         return self.read()
 
     def _number(self, text: bytes) -> int:
-        """An octal field, or GNU's base-256 when the top bit is set."""
-        if text[0] & 0x80:
-            negative = text[0] & 0x40
-            value = int.from_bytes(bytes([text[0] & 0x7F]) + text[1:], "big")
-            return value - (1 << (8 * len(text) - 1)) if negative else value
-        digits = text.split(b"\0", 1)[0].strip()
-        if digits.isdigit() and not digits.translate(None, b"01234567"):
-            return int(digits, 8)
-        if digits:
+        if (value := _number_of(text)) is None:
             raise self._defect("has a header with a damaged number")
-        return 0
+        return value
 
     def _decimal(self, text: bytes) -> int:
         match = _DECIMAL.fullmatch(text)
@@ -339,6 +334,19 @@ class TarReader:
     def _defect(self, what: str) -> InvalidParameter:
         where = f' (near "{self._last_name}")' if self._last_name else ""
         return InvalidParameter(f"the tar archive {what}{where}")
+
+
+@functools.lru_cache(4096)
+def _number_of(text: bytes) -> int | None:
+    """An octal field, or GNU's base-256 when the top bit is set; None for neither."""
+    if text[0] & 0x80:
+        negative = text[0] & 0x40
+        value = int.from_bytes(bytes([text[0] & 0x7F]) + text[1:], "big")
+        return value - (1 << (8 * len(text) - 1)) if negative else value
+    digits = text.split(b"\0", 1)[0].strip()
+    if digits.isdigit() and not digits.translate(None, b"01234567"):
+        return int(digits, 8)
+    return None if digits else 0
 
 
 def _text(raw: bytes) -> str:
