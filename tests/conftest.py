@@ -7,11 +7,15 @@ tests/vm stay together, for they share a machine.
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
+hypothesis.settings.register_profile("any machine", deadline=None)  # some are ten times slower
+hypothesis.settings.load_profile("any machine")
+
 BEGUN_FIRST = ("vm/", "engine/test_kills.py", "engine/test_cycles.py")  # the longest, that no worker ends with one
 
 

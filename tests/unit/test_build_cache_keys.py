@@ -65,7 +65,7 @@ def digest(directory: Path, files: dict[str, File], source: str = ".") -> str:
         return digest_of(found, select(found, [f"top/{source}"], False), lambda path, is_directory: True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(TREES, st.data())
 def test_the_digest_of_a_copy(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, File], data: st.DataObject
@@ -98,7 +98,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(JSON, max_size=4), st.lists(JSON, max_size=4))
 def test_keys_are_equal_when_everything_is(left: list[object], right: list[object]) -> None:
     def typed(value: object) -> object:

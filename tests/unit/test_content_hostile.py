@@ -64,7 +64,7 @@ def raw_tar(members: list[Entry]) -> bytes:
 
 
 @given(st.lists(entries(), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_entries_in_any_order(members: list[Entry]) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -133,7 +133,7 @@ VALID = tar_of([directory("d"), file("d/f", b"data", pax_headers={"SCHILY.xattr.
 
 
 @given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=8), st.integers(0, len(VALID)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_damage_is_read_or_refused_and_nothing_else(changes: list[tuple[int, int]], length: int) -> None:
     data = bytearray(VALID)
     for position, value in changes:

@@ -134,7 +134,7 @@ WORDS = st.lists(
 ).map(lambda parts: '"' + '""'.join(part if "'" not in part else f'"{part}"' for part in parts) + '"')
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(WORDS, min_size=40, max_size=40))
 def test_expansion_equals_the_shells(words: list[str]) -> None:
     """One shell answers many words, since starting it is what takes time."""
@@ -145,7 +145,7 @@ def test_expansion_equals_the_shells(words: list[str]) -> None:
     assert [expand(word, ENV) for word in words] == result.stdout.split("\0")[:-1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text("ab", max_size=8), st.text("ab?*", max_size=5), st.booleans())
 def test_prefixes_are_those_a_regular_expression_finds(value: str, pattern: str, longest: bool) -> None:
     regex = re.compile("".join(".*" if char == "*" else "." if char == "?" else char for char in pattern))
@@ -154,7 +154,7 @@ def test_prefixes_are_those_a_regular_expression_finds(value: str, pattern: str,
     assert globs.without_prefix(value, globs.tokens(pattern), longest) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text())
 def test_expansion_only_ever_raises_its_own_error(word: str) -> None:
     for escape in "\\`":

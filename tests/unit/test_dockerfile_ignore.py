@@ -131,7 +131,7 @@ NAMES = st.text("ab.", min_size=1, max_size=3).filter(lambda name: name.strip(".
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PATTERNS, max_size=5), st.lists(PATHS, min_size=1, max_size=8))
 def test_matching_equals_the_slow_reference(patterns: list[str], paths: list[str]) -> None:
     matcher = Matcher(patterns)
@@ -139,7 +139,7 @@ def test_matching_equals_the_slow_reference(patterns: list[str], paths: list[str
         assert matcher.ignores(path) is reference_ignores(patterns, path), (patterns, path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PATTERNS, max_size=5), PATHS, PATHS)
 def test_nothing_below_a_skipped_directory_is_wanted(patterns: list[str], directory: str, below: str) -> None:
     matcher = Matcher(patterns)
@@ -147,7 +147,7 @@ def test_nothing_below_a_skipped_directory_is_wanted(patterns: list[str], direct
         assert matcher.ignores(f"{directory}/{below}")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=8), max_size=4), st.text(max_size=8))
 def test_any_text_is_a_pattern_or_refused(patterns: list[str], path: str) -> None:
     try:

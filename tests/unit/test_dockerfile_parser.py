@@ -347,7 +347,7 @@ _KEYWORDS = st.sampled_from(
 _REST = st.text(st.sampled_from([*string.ascii_letters, *"$\\{}[]\"'<->=,:/ \t`#%\x00é\r\n\u2028\ud800"]), max_size=40)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(_KEYWORDS, _REST), max_size=6))
 def test_the_parser_only_ever_raises_its_own_error_with_a_line(parts: list[tuple[str, str]]) -> None:
     source = "\n".join(f"{keyword} {rest}" for keyword, rest in parts)
@@ -359,7 +359,7 @@ def test_the_parser_only_ever_raises_its_own_error_with_a_line(parts: list[tuple
         excerpt(source, error.location)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=200))
 def test_bytes_are_read_or_refused(source: bytes) -> None:
     try:
@@ -368,7 +368,7 @@ def test_bytes_are_read_or_refused(source: bytes) -> None:
         assert error.location is not None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\\\r\n"), max_size=60))
 def test_a_shell_command_is_kept_to_the_letter(command: str) -> None:
     stripped = command.strip()

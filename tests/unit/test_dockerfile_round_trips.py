@@ -50,7 +50,7 @@ def meaning(instruction: Instruction) -> tuple[object, ...]:
     return type(instruction).__name__, *values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.lists(LINES, max_size=5))
 def test_layout_has_no_meaning(data: st.DataObject, instructions: list[list[str]]) -> None:
     plain = "FROM scratch\n" + "".join(" ".join(words) + "\n" for words in instructions)

@@ -64,7 +64,7 @@ def write(path: Path, chunks: list[bytes], options: LogOptions = ONE_FILE) -> No
     run(work())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(0, 9))
 def test_local_keeps_every_byte(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes], newlines: int) -> None:
     path = tmp_path_factory.mktemp("log") / "log"
@@ -75,7 +75,7 @@ def test_local_keeps_every_byte(tmp_path_factory: pytest.TempPathFactory, chunks
         json.loads(line)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(st.characters(blacklist_categories=["Cs"])), max_size=30))
 def test_json_file_keeps_every_text(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("log") / "log"

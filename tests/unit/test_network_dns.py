@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, ip_address
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.network.dns.host_servers import HostServers, Upstream, asked_servers, parse_host_servers
@@ -55,7 +55,6 @@ def test_noise_does_no_harm(data):
     survives(data)
 
 
-@settings(deadline=None)
 @given(NAMES, st.data())
 def test_damaged_queries_do_no_harm(name, data):
     whole = bytearray(query(name, udp_size=1232))

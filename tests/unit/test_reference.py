@@ -89,14 +89,14 @@ _REFERENCES = st.builds(
 
 
 @given(_REFERENCES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_canonical_and_familiar_texts_mean_the_same_reference(reference: Reference) -> None:
     assert parse_name(str(reference)) == reference
     assert parse_name(reference.familiar()) == reference
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text_is_a_reference_that_survives_or_is_refused(text: str) -> None:
     try:
         reference = parse(text)
