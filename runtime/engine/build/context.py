@@ -129,6 +129,12 @@ class Context:
         self._spool.seek(0, os.SEEK_END)
         self._put(_path_of(path), ContextFile("file", mode, mtime_ns, self._size - start, start, digest.digest()))
 
+    def add_directory(self, path: str, mode: int, mtime_ns: int) -> None:
+        self._put(_path_of(path), ContextFile("directory", mode, mtime_ns))
+
+    def add_symlink(self, path: str, target: str, mtime_ns: int) -> None:
+        self._put(_path_of(path), ContextFile("symlink", 0o777, mtime_ns, target=target))
+
     def remove(self, path: str) -> None:
         """Nothing if there is no such file."""
         self.files.pop(_path_of(path), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import posixpath
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -23,7 +24,8 @@ from runtime.engine.build.cache import LINKED, Recent
 from runtime.engine.build.context import Context
 from runtime.engine.build.copying import ChangeMode, Placement, copy, unpack
 from runtime.engine.build.files import ContextFiles, Files, Item, Keep, MemoryFiles, TreeFiles, digest_of, select
-from runtime.errors import InvalidParameter, NotFound, NotSupported
+from runtime.engine.build.repositories import clone
+from runtime.errors import InvalidParameter, NotFound
 
 if TYPE_CHECKING:
     from runtime.engine.build.stage import StageBuild
@@ -110,19 +112,28 @@ async def _fetch(stage: StageBuild, instruction: Copy | Add, source: str, opened
     keep_git_dir = instruction.keep_git_dir if isinstance(instruction, Add) else None
     _, git = classify(source)
     if git is not None:
-        await remote.clone(
-            replace(git, keep_git_dir=keep_git_dir, checksum=checksum or git.checksum), context, stage.job.directory
+        wanted = replace(
+            git,
+            keep_git_dir=git.keep_git_dir if keep_git_dir is None else keep_git_dir,
+            checksum=checksum or git.checksum,
         )
+        await clone(wanted, context, stage.job.directory, stage.job.request.secrets)
         return context, Item("", "", True)
     name = "" if instruction.destination.endswith("/") else posixpath.basename(instruction.destination) or ""
     await stage.part.say(f"Downloading {source}\n")
     name, _ = await remote.download(source, context, name)
-    found = f"sha256:{context.files[name].digest.hex()}"
-    if checksum and checksum.startswith("sha256:") and checksum != found:
-        raise InvalidParameter(f"digest mismatch {found}: {checksum}")
-    if checksum and not checksum.startswith("sha256:"):
-        raise NotSupported(f"ADD --checksum={checksum}: this version of Wherry verifies sha256 only")
+    if checksum:
+        await asyncio.to_thread(_verify, context, name, checksum)
     return context, Item(name, name, False)
+
+
+def _verify(context: Context, name: str, checksum: str) -> None:
+    """Raises InvalidParameter for another content than that."""
+    algorithm = checksum.partition(":")[0]
+    with context.open(context.files[name]) as stream:
+        found = f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
+    if found != checksum:
+        raise InvalidParameter(f"digest mismatch {found}: {checksum}")
 
 
 def _keeping(exclude: Sequence[str]) -> Keep:

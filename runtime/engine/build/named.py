@@ -33,7 +33,14 @@ class NamedContexts:
     def files(self, name: str) -> Context | None:
         return self._files.get(context_name(name)) if self._files else None
 
-    async def fill(self, given: Mapping[str, str], main: Context, directory: Path, opened: ExitStack) -> None:
+    async def fill(
+        self,
+        given: Mapping[str, str],
+        main: Context,
+        directory: Path,
+        secrets: Mapping[str, bytes],
+        opened: ExitStack,
+    ) -> None:
         """`given` as in a BuildRequest. Raises InvalidParameter, NotSupported, and what `remote.fill` does."""
         for name, source in given.items():
             key = context_name(name)
@@ -47,5 +54,5 @@ class NamedContexts:
             if kind is Kind.LOCAL:
                 raise InvalidParameter(f"invalid context name {name}: {source} is neither {IMAGE}NAME nor a URL")
             self._files[key] = opened.enter_context(Context(directory))
-            if await remote.fill(self._files[key], source, git, directory) is not None:
+            if await remote.fill(self._files[key], source, git, directory, secrets) is not None:
                 raise InvalidParameter(f"the build context {name}: {source} is no archive")

@@ -1,30 +1,24 @@
-"""Files from elsewhere: downloads and git repositories, as contexts of a build or as sources of ADD."""
+"""Files from elsewhere: downloads as sources of ADD, downloads and repositories as contexts of a build."""
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
 import io
-import logging
-import os
 import posixpath
-import shutil
-import subprocess
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from runtime.dockerfile.git_reference import GitReference
 from runtime.engine.build.context import Context
-from runtime.errors import InvalidParameter, NotSupported, Unavailable
-
-log = logging.getLogger(__name__)
+from runtime.engine.build.repositories import clone
+from runtime.errors import InvalidParameter, Unavailable
 
 CONNECT_TIMEOUT_S = 30
 READ_TIMEOUT_S = 300
 DOWNLOADED_MODE = 0o600  # Dockerfile reference, "Adding files from a URL"
 _CHUNK_BYTES = 1 << 18
-_ERROR_TAIL_BYTES = 2000
 
 
 async def download(url: str, context: Context, name: str = "") -> tuple[str, str]:
@@ -57,72 +51,12 @@ def _download(url: str, context: Context, name: str) -> tuple[str, str]:
         raise Unavailable(f"cannot download {url}: {error}") from None
 
 
-async def clone(reference: GitReference, context: Context, directory: Path) -> None:
-    """Puts the files of a repository into the context. Raises NotSupported without git, Unavailable, InvalidParameter.
-
-    Only what one commit has is fetched, by git, without hooks or prompts; submodules are left out.
-    """
-    if shutil.which("git") is None:
-        raise NotSupported(f"{reference.remote}: git is needed for that: install it (on Debian: apt install git)")
-    if reference.keep_git_dir:
-        raise NotSupported(f"{reference.remote}: keeping .git is not supported by this version of Wherry: leave it out")
-    if reference.submodules:
-        raise NotSupported(f"{reference.remote}: submodules are not supported by this version of Wherry")
-    for text in (reference.remote, reference.ref):
-        if text.startswith("-"):
-            raise InvalidParameter(f"invalid git reference {text!r}")
-    with tempfile.TemporaryDirectory(dir=directory) as place:
-        await _git(place, "init", "--quiet", "--bare")
-        (Path(place) / "info").mkdir(exist_ok=True)
-        (Path(place) / "info/attributes").write_text("* -export-ignore -export-subst\n")  # all of it, as it is
-        wanted = reference.ref or "HEAD"
-        await _git(place, "fetch", "--quiet", "--depth=1", reference.remote, wanted)
-        commit = (await _git(place, "rev-parse", "FETCH_HEAD^{commit}")).decode().strip()
-        if reference.checksum and not commit.startswith(reference.checksum):
-            raise InvalidParameter(f"expected checksum to match {reference.checksum}, got {commit}")
-        tree = f"{commit}:{reference.directory.strip('/')}" if reference.directory.strip("/") else commit
-        archive = Path(place) / "files.tar"
-        await _git(place, "archive", "--format=tar", f"--output={archive}", tree)
-        with archive.open("rb") as stream:
-            await asyncio.to_thread(context.receive, stream)
-
-
-async def _git(place: str, *arguments: str) -> bytes:
-    """What it prints. Cancelled, it is ended."""
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "HOME": place,
-        "GIT_DIR": place,
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ALLOW_PROTOCOL": "http:https:ssh:git",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "LC_ALL": "C",
-    }
-    environment |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-    process = await asyncio.create_subprocess_exec(
-        *("git", *arguments),
-        cwd=place,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        out, errors = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        reason = errors[-_ERROR_TAIL_BYTES:].decode(errors="replace").strip()
-        raise Unavailable(f"git {arguments[0]} failed: {reason}")
-    return out
-
-
-async def fill(context: Context, remote: str, git: GitReference | None, directory: Path) -> bytes | None:
+async def fill(
+    context: Context, remote: str, git: GitReference | None, directory: Path, secrets: Mapping[str, bytes]
+) -> bytes | None:
     """The context that `remote` names; the Dockerfile when that is all it is. Raises what the others do."""
     if git is not None:
-        await clone(git, context, directory)
+        await clone(git, context, directory, secrets)
         return None
     with Context(directory) as fetched:
         name, kind = await download(remote, fetched, posixpath.basename(urlsplit(remote).path) or "context")

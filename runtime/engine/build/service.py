@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_DOCKERFILE = "Dockerfile"
+KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 LARGE_BYTES = 64 << 10  # of a Dockerfile that is read in a thread
 FindCredentials = Callable[[str], "Credentials"]  # for a registry's host
 
@@ -95,7 +96,9 @@ class BuildService:
                 kind, git = classify_context(request.remote)
                 if kind is Kind.LOCAL:
                     raise InvalidParameter(f'unable to prepare context: remote context "{request.remote}" is no URL')
-                only = await remote.fill(context, request.remote, git, self._directory)
+                if git is not None and git.keep_git_dir is None:
+                    git = replace(git, keep_git_dir=_keeps_git_dir(request))
+                only = await remote.fill(context, request.remote, git, self._directory, request.secrets)
                 if only is not None:
                     request = replace(request, dockerfile_text=only)
             else:
@@ -103,7 +106,7 @@ class BuildService:
             exporter = CacheExporter(self.built, self._distribution.settings, credentials)
             imported = await exporter.imported(request.imports, context, opened)
             named = NamedContexts()
-            await named.fill(request.contexts, context, self._directory, opened)
+            await named.fill(request.contexts, context, self._directory, request.secrets, opened)
             agents = opened.enter_context(self.agents.taken(request.agents))
             text = _dockerfile_text(request, context)
             arguments = BuildArguments(request.build_args, _platform_arguments(request))
@@ -283,6 +286,14 @@ def _epoch(arguments: BuildArguments) -> int | None:
     if not text.isascii() or not text.isdigit():
         raise InvalidParameter(f"invalid SOURCE_DATE_EPOCH: {text}: seconds since 1970 are needed")
     return int(text)
+
+
+def _keeps_git_dir(request: BuildRequest) -> bool:
+    """The build argument BUILDKIT_CONTEXT_KEEP_GIT_DIR. Raises InvalidParameter."""
+    text = request.build_args.get(KEEP_GIT_DIR) or ""
+    if text.lower() not in ("", "0", "1", "f", "t", "false", "true"):
+        raise InvalidParameter(f"invalid boolean value for {KEEP_GIT_DIR}: {text}")
+    return text.lower() in ("1", "t", "true")
 
 
 def _count(dockerfile: Dockerfile, steps: BuildPlan, request: BuildRequest) -> int:
