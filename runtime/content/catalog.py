@@ -13,7 +13,13 @@ from runtime.content.layout import Layout
 from runtime.content.save import index_of
 from runtime.errors import InvalidParameter, NotFound, WherryError
 from runtime.oci import digest
-from runtime.oci.image import ANNOTATION_IMAGE_NAME, ANNOTATION_PARENT, ANNOTATION_TAGGED_AT, Descriptor
+from runtime.oci.image import (
+    ANNOTATION_IMAGE_NAME,
+    ANNOTATION_PARENT,
+    ANNOTATION_REMOVED,
+    ANNOTATION_TAGGED_AT,
+    Descriptor,
+)
 from runtime.oci.reference import Reference, parse, parse_name
 
 log = logging.getLogger(__name__)
@@ -35,7 +41,24 @@ class Catalog:
 
     def all(self) -> list[Image]:
         with self._lock:
-            return [*self._images.values()]
+            return [image for image in self._images.values() if not image.removed]
+
+    def ids(self) -> list[str]:
+        """Of all images, those `removed` included."""
+        with self._lock:
+            return [*self._images]
+
+    def removed(self, image_id: str) -> Image | None:
+        """The image with this id if it is kept for its containers only."""
+        image = self._images.get(image_id)
+        return image if image and image.removed else None
+
+    def kept(self, image_id: str) -> Image:
+        """The image with exactly this id, removed or not. Raises NotFound."""
+        try:
+            return self._images[image_id]
+        except KeyError:
+            raise NotFound(f"No such image: {image_id}") from None
 
     def get(self, name: str) -> Image:
         """The image called `name`: a reference, an id, or the unmistakable beginning of an id.
@@ -64,7 +87,7 @@ class Catalog:
 
     def _find_id(self, name: str) -> str | None:
         full = name if name.startswith(f"{digest.ALGORITHM}:") else f"{digest.ALGORITHM}:{name}"
-        return full if full in self._images else None
+        return full if full in self._images and not self._images[full].removed else None
 
     def _find_reference(self, reference: Reference) -> str | None:
         if reference.digest is None:
@@ -82,7 +105,7 @@ class Catalog:
         if not _ID_PREFIX.fullmatch(beginning):
             return None
         full = f"{digest.ALGORITHM}:{beginning}"
-        matches = [image_id for image_id in self._images if image_id.startswith(full)]
+        matches = [image_id for image_id in self._images if image_id.startswith(full) and self._find_id(image_id)]
         if len(matches) > 1:
             raise InvalidParameter(f"{name} is the beginning of {len(matches)} image ids; give more of it")
         return matches[0] if matches else None
@@ -90,7 +113,7 @@ class Catalog:
     def parents(self) -> set[str]:
         """Ids of the images that others were made of here."""
         with self._lock:
-            return {image.parent for image in self._images.values()}
+            return {image.parent for image in self.all()}
 
     def references_of(self, image_id: str) -> list[Reference]:
         """Every name of an image: tags first, in the order of their text."""
@@ -149,6 +172,8 @@ class Catalog:
         """Makes a complete image known. An image already there keeps the manifest it has."""
         with self._addition():
             known = self._images.setdefault(image.id, image)
+            if known.removed:
+                known = self._images[image.id] = replace(known, removed=False)
             if parent and not known.parent and parent != image.id:
                 self._images[image.id] = replace(known, parent=parent)
             for reference in references:
@@ -188,11 +213,18 @@ class Catalog:
             self.write_index()
 
     def forget(self, image_id: str) -> Image:
-        """Takes an image away with all its names; its content stays. Raises NotFound."""
+        """Takes the image with exactly this id away with all its names; its content stays. Raises NotFound."""
         with self._lock:
-            image = self._images.pop(self._find(image_id))
+            image = self.kept(image_id)
+            del self._images[image_id]
             self._references = {name: owner for name, owner in self._references.items() if owner != image.id}
             return image
+
+    def remove_for_its_containers(self, image_id: str) -> None:
+        """Makes a nameless image a `removed` one, until it is deleted or added again. Raises NotFound."""
+        with self._lock:
+            self._images[image_id] = replace(self.kept(image_id), removed=True)
+            self.note_removal()
 
     def exchange(self, image: Image) -> Image:
         """Gives an image another manifest: same configuration, layers kept in another way. Raises NotFound."""
@@ -250,7 +282,9 @@ class Catalog:
                 image = assemble(descriptor)
                 annotations = descriptor.get("annotations") or {}
                 tagged_at, parent = annotations.get(ANNOTATION_TAGGED_AT, ""), annotations.get(ANNOTATION_PARENT, "")
-                self._images.setdefault(image.id, replace(image, tagged_at=tagged_at, parent=parent))
+                removed = ANNOTATION_REMOVED in annotations
+                image = replace(image, tagged_at=tagged_at, parent=parent, removed=removed)
+                self._images.setdefault(image.id, image)
                 name = annotations.get(ANNOTATION_IMAGE_NAME)
                 if name:
                     self._references[_stored(parse(name))] = image.id

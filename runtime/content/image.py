@@ -1,8 +1,9 @@
 """What the store knows of an image, as its callers see it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runtime.oci.image import Descriptor, ImageConfig, Platform
+from runtime.oci.image import Descriptor, ImageConfig, Platform, platform_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +13,8 @@ class Image:
     `id`: digest of the configuration. `references`: `name:tag` as a person writes them; `repo_digests`:
     `name@digest` it was pulled by. `config`: the whole OCI image configuration. `size_bytes`: data of all
     unpacked layers. `created`, `tagged_at`: RFC 3339, "" if nobody said. `chain_ids`, `layers`: bottom first.
-    `parent`: id of the image it was made of here, "" for one that came from elsewhere.
+    `parent`: id of the image it was made of here, "" for one that came from elsewhere. `removed`: it has no name, is
+    not found and not listed any more, and is kept for the containers made from it only.
     """
 
     id: str
@@ -28,13 +30,11 @@ class Image:
     layers: tuple[Descriptor, ...]
     tagged_at: str = ""
     parent: str = ""
+    removed: bool = False
 
     @property
     def platform(self) -> Platform:
-        platform = Platform(os=self.os, architecture=self.architecture)
-        if variant := self.config.get("variant"):
-            platform["variant"] = variant
-        return platform
+        return platform_of(self.config)
 
     @property
     def manifest_digest(self) -> str:
@@ -48,7 +48,8 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """An image of a loaded archive and the references the archive gave it."""
+    """An image of a loaded archive, the references the archive gave it, and the ids of images that had those tags."""
 
     image: Image
     references: tuple[str, ...]
+    taken_from: Mapping[str, str]

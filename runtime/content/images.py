@@ -115,13 +115,15 @@ class ImageStore(Catalog):
         finally:
             self._contents.let_go(ingest.held)
 
-    def load(self, stream: Readable, on_progress: Progress | None = None) -> list[LoadedImage]:
-        """Adds the images of a docker-archive or OCI layout tar, compressed or not.
+    def load(
+        self, stream: Readable, on_progress: Progress | None = None, platform: Platform | None = None
+    ) -> list[LoadedImage]:
+        """Adds the images of a docker-archive or OCI layout tar, compressed or not; those for `platform` if given.
 
         Raises InvalidParameter, SystemFault; images added before the failure stay.
         """
         with self.ingest() as ingest:
-            return load_archive(ingest, stream, on_progress)
+            return load_archive(ingest, stream, on_progress, platform)
 
     def import_tar(
         self,

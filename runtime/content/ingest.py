@@ -140,6 +140,11 @@ class Ingest:
     def discard_layer(self, layer: UnpackedLayer) -> None:
         self._contents.layers.discard(layer)
 
+    def owner_of(self, reference: Reference) -> str:
+        """The id of the image that has the name, "" if none has."""
+        image = self._catalog.of_reference(reference)
+        return image.id if image else ""
+
     def add_image(
         self,
         manifest: bytes,

@@ -37,7 +37,12 @@ from runtime.oci.image import (
     MANIFEST_TYPES,
     Descriptor,
     Manifest,
+    Platform,
     choose_platform,
+    image_for,
+    platform_matches,
+    platform_of,
+    platform_text,
 )
 from runtime.oci.reference import Reference, parse
 
@@ -65,31 +70,36 @@ class Ingesting(Protocol):
     def open_blob(self, blob: str) -> IO[bytes]: ...
     def unpack_ahead(self, blob: str, on_bytes: Callable[[int], None]) -> UnpackedLayer: ...
     def discard_layer(self, layer: UnpackedLayer) -> None: ...
+    def owner_of(self, reference: Reference) -> str: ...
     def add_image(
         self, manifest: bytes, references: Sequence[Reference], unpacked: Mapping[str, UnpackedLayer] = ...
     ) -> Image: ...
 
 
-def load_archive(store: Ingesting, stream: Readable, on_progress: Progress | None = None) -> list[LoadedImage]:
-    """Adds every image of the archive that is for this platform. Raises InvalidParameter."""
+def load_archive(
+    store: Ingesting, stream: Readable, on_progress: Progress | None = None, platform: Platform | None = None
+) -> list[LoadedImage]:
+    """Adds every image of the archive that is for this platform, or the `platform` alone. Raises InvalidParameter."""
     ahead = _Ahead(store, on_progress or (lambda blob, current, total: None))
     try:
-        return _load(store, _read_members(store, stream, ahead), ahead)
+        return _load(store, _read_members(store, stream, ahead), ahead, platform)
     finally:
         ahead.close()
 
 
-def _load(store: Ingesting, archive: "_Archive", ahead: "_Ahead") -> list[LoadedImage]:
+def _load(store: Ingesting, archive: "_Archive", ahead: "_Ahead", platform: Platform | None) -> list[LoadedImage]:
     # Docker >= 25 writes both tables; the OCI one keeps the manifests and so their digests.
     if _OCI_LAYOUT in archive.documents and _OCI_INDEX in archive.documents:
-        loaded = _load_oci(store, archive, ahead)
+        loaded = _load_oci(store, archive, ahead, platform)
     elif _DOCKER_MANIFEST in archive.documents:
-        loaded = _load_docker(store, archive, ahead)
+        loaded = _load_docker(store, archive, ahead, platform)
     else:
         raise InvalidParameter(
             "this is not an image archive: it has neither a manifest.json nor an OCI index.json "
             "(use import for a plain root file system)"
         )
+    if not loaded and platform:
+        raise InvalidParameter(f"the archive contains no image for {platform_text(platform)}")
     if not loaded:
         raise InvalidParameter("the archive contains no image")
     return loaded
@@ -195,17 +205,24 @@ def _add_member(store: Ingesting, reader: TarReader, name: str, size: int) -> tu
     return store.add_blob(reader, expected)
 
 
-def _add_image(store: Ingesting, ahead: _Ahead, manifest: bytes, references: Sequence[Reference]) -> LoadedImage:
+def _add_image(
+    store: Ingesting, ahead: _Ahead, manifest: bytes, references: Sequence[Reference], platform: Platform | None
+) -> list[LoadedImage]:
+    """Nothing when it is not for the platform asked for."""
     parsed = parse_manifest(manifest)
     config = parse_config(store.read_blob(parsed["config"]["digest"]))
+    if platform and not platform_matches(platform, platform_of(config)):
+        return []
+    before = {reference: store.owner_of(reference) for reference in references if reference.tag}
     image = store.add_image(manifest, references, ahead.layers_for(parsed, config["rootfs"]["diff_ids"]))
-    return LoadedImage(image, tuple(reference.familiar() for reference in references))
+    taken_from = {reference.familiar(): owner for reference, owner in before.items() if owner not in ("", image.id)}
+    return [LoadedImage(image, tuple(reference.familiar() for reference in references), taken_from)]
 
 
 # --- OCI layout -------------------------------------------------------------------------------------------
 
 
-def _load_oci(store: Ingesting, archive: _Archive, ahead: _Ahead) -> list[LoadedImage]:
+def _load_oci(store: Ingesting, archive: _Archive, ahead: _Ahead, platform: Platform | None) -> list[LoadedImage]:
     index = parse_index(archive.documents[_OCI_INDEX], _OCI_INDEX)
     names: dict[str, list[Reference]] = {}
     for descriptor in index["manifests"]:
@@ -215,9 +232,9 @@ def _load_oci(store: Ingesting, archive: _Archive, ahead: _Ahead) -> list[Loaded
     loaded = []
     for chosen, references in names.items():
         descriptor = next(entry for entry in index["manifests"] if entry["digest"] == chosen)
-        manifest = _manifest_for_host(store, archive, descriptor)
+        manifest = _chosen_manifest(store, archive, descriptor, platform)
         if manifest is not None:
-            loaded.append(_add_image(store, ahead, manifest, references))
+            loaded += _add_image(store, ahead, manifest, references, platform)
     return loaded
 
 
@@ -230,8 +247,11 @@ def _annotated_name(descriptor: Descriptor) -> Reference | None:
     return parse(name) if "/" in name or ":" in name else None
 
 
-def _manifest_for_host(store: Ingesting, archive: _Archive, descriptor: Descriptor, depth: int = 0) -> bytes | None:
-    """The manifest `descriptor` stands for on this platform; None for what is no image (attestations)."""
+def _chosen_manifest(
+    store: Ingesting, archive: _Archive, descriptor: Descriptor, platform: Platform | None, depth: int = 0
+) -> bytes | None:
+    """The manifest `descriptor` stands for on this platform, or the one asked for; None for what is no image
+    (attestations), or not for that."""
     if depth > _INDEX_DEPTH_MAX:
         raise InvalidParameter("the archive's image indexes are nested too deeply")
     media_type = descriptor["mediaType"]
@@ -240,8 +260,8 @@ def _manifest_for_host(store: Ingesting, archive: _Archive, descriptor: Descript
     if media_type not in INDEX_TYPES:
         return None
     index = parse_index(_document(store, archive, descriptor))
-    chosen = choose_platform(index)
-    return _manifest_for_host(store, archive, chosen, depth + 1)
+    chosen = image_for(index, platform) if platform else choose_platform(index)
+    return _chosen_manifest(store, archive, chosen, platform, depth + 1) if chosen else None
 
 
 def _document(store: Ingesting, archive: _Archive, descriptor: Descriptor) -> bytes:
@@ -255,7 +275,7 @@ def _document(store: Ingesting, archive: _Archive, descriptor: Descriptor) -> by
 # --- docker-archive ---------------------------------------------------------------------------------------
 
 
-def _load_docker(store: Ingesting, archive: _Archive, ahead: _Ahead) -> list[LoadedImage]:
+def _load_docker(store: Ingesting, archive: _Archive, ahead: _Ahead, platform: Platform | None) -> list[LoadedImage]:
     items = parse_json(archive.documents[_DOCKER_MANIFEST], _DOCKER_MANIFEST)
     if not isinstance(items, list):
         raise InvalidParameter("the archive's manifest.json is not a list of images")
@@ -271,7 +291,7 @@ def _load_docker(store: Ingesting, archive: _Archive, ahead: _Ahead) -> list[Loa
             config=Descriptor(mediaType=CONFIG, digest=config, size=config_size),
             layers=[_layer_descriptor(store, *archive.blob(name)) for name in layer_names],
         )
-        loaded.append(_add_image(store, ahead, encode(manifest), references))
+        loaded += _add_image(store, ahead, encode(manifest), references, platform)
     return loaded
 
 

@@ -19,6 +19,7 @@ from runtime.oci.image import (
     ANNOTATION_IMAGE_NAME,
     ANNOTATION_PARENT,
     ANNOTATION_REF_NAME,
+    ANNOTATION_REMOVED,
     ANNOTATION_TAGGED_AT,
     INDEX,
     Descriptor,
@@ -36,20 +37,24 @@ def index_of(images: Sequence[tuple[Image, Sequence[Reference]]], *, own: bool =
     """
     manifests = []
     for image, references in images:
+        ours = _own_annotations(image, bool(references)) if own else {}
         for reference in references:
             annotations = {ANNOTATION_IMAGE_NAME: str(reference)}
             if reference.tag:
                 annotations[ANNOTATION_REF_NAME] = reference.tag
-            if own and image.tagged_at:
-                annotations[ANNOTATION_TAGGED_AT] = image.tagged_at
-            if own and image.parent:
-                annotations[ANNOTATION_PARENT] = image.parent
-            manifests.append(Descriptor(**image.manifest, annotations=annotations))
-        if not references and own and image.parent:
-            manifests.append(Descriptor(**image.manifest, annotations={ANNOTATION_PARENT: image.parent}))
-        elif not references:
-            manifests.append(image.manifest)
+            manifests.append(Descriptor(**image.manifest, annotations={**annotations, **ours}))
+        if not references:
+            manifests.append(Descriptor(**image.manifest, annotations=ours) if ours else image.manifest)
     return Index(schemaVersion=2, mediaType=INDEX, manifests=manifests)
+
+
+def _own_annotations(image: Image, named: bool) -> dict[str, str]:
+    found = {
+        ANNOTATION_TAGGED_AT: image.tagged_at if named else "",
+        ANNOTATION_PARENT: image.parent,
+        ANNOTATION_REMOVED: "true" if image.removed else "",
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def write_archive(

@@ -5,6 +5,9 @@ sparse 0.0, 0.1 and 1.0): POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar 
 "Storing Sparse Files". Python's `tarfile` is not used for reading because it takes a damaged header in the
 middle for the end of the archive and puts no bound on extended headers.
 
+The end of the source between two entries is the end of the archive, as it is for Go's reader: some builders write no
+closing blocks, and whether something is missing is for digests to say.
+
 Every defect raises InvalidParameter with one sentence naming the last entry read.
 """
 
@@ -97,9 +100,11 @@ class TarReader:
         long_name = long_link = None
         while True:
             self._skip(self._unread + self._padding)
-            header = self._read_exactly(BLOCK)
-            if header == _ZERO_BLOCK:
+            header = self._source.read(BLOCK)
+            if header == _ZERO_BLOCK or not (header or records or long_name or long_link):
                 return None
+            if len(header) < BLOCK:
+                header += self._read_exactly(BLOCK - len(header))
             kind, size = self._check_header(header)
             self._begin_data(size)
             if kind == _PAX_NEXT:

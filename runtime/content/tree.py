@@ -93,10 +93,10 @@ def walk(top: Path | int, enter: Callable[[str], bool] = _nowhere) -> Iterator[N
 
 
 def data_size_bytes(top: Path) -> int:
-    """Bytes of data in all files below `top`, hard links counted once. Slow. Raises OSError."""
+    """Bytes of data in all files and symlinks below `top`, hard links counted once. Slow. Raises OSError."""
     sizes: dict[tuple[int, int], int] = {}
     for node in walk(top):
-        if stat.S_ISREG(node.info.st_mode):
+        if stat.S_ISREG(node.info.st_mode) or stat.S_ISLNK(node.info.st_mode):
             sizes[node.info.st_dev, node.info.st_ino] = node.info.st_size
     return sum(sizes.values())
 

@@ -143,6 +143,7 @@ class TreeWriter:
                 os.close(file_fd)
         elif entry.kind == tar_reader.SYMLINK:
             os.symlink(entry.link_target, name, dir_fd=parent_fd)
+            self.size_bytes += len(os.fsencode(entry.link_target))
             os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
             _set_times(name, entry.mtime_ns, parent_fd)
         elif entry.kind in _NODE_TYPES:

@@ -99,7 +99,8 @@ class ContainerMounts:
             if request.kind == "volume":
                 await self._claim_volume(container, request, known.get("volume", ""), rootfs, undo)
             elif request.kind == "image":
-                image = self._images.get(known.get("image") or request.source)
+                own = known.get("image")  # of the container whose volumes these are
+                image = self._images.kept(own) if own else self._images.get(request.source)
                 container.image_mounts[request.target] = image.id
             elif request.kind == "bind":
                 self.host_shares.check(request.source)
@@ -232,7 +233,7 @@ class ContainerMounts:
         return HostMount(source, request.target, tuple(options), stored=stored)
 
     def _image(self, container: Container, request: MountRequest) -> HostMount:
-        image = self._images.get(container.image_mounts[request.target])
+        image = self._images.kept(container.image_mounts[request.target])
         lower = self._snapshots.describe(container.id, image).lower
         subpath = (f"X-mount.subdir={request.subpath}",) if request.subpath else ()
         if len(lower) == 1:  # overlayfs wants two layers

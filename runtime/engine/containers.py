@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class ContainerService:
         return self._containers[id]
 
     def image_of(self, container: Container) -> Image:
-        return self._images.get(container.image_id)
+        return self._images.kept(container.image_id)
 
     def process_of(self, container: Container) -> LiveProcess:
         """The running or paused container's process; raises Conflict."""
@@ -149,6 +149,12 @@ class ContainerService:
             for container in self._containers.values()
             if container.image_id == image.id or image.id in container.image_mounts.values()
         ]
+
+    def delete_removed_images(self, candidates: Iterable[str]) -> None:
+        """Those of the ids whose image is `removed` and has no container any more."""
+        for image in [image for image in map(self._images.removed, candidates) if image]:
+            if not self.users_of_image(image):
+                self._images.delete(image.id)
 
     def links_of(self, container: Container) -> list[str] | None:
         """HostConfig.Links as inspect shows them."""
@@ -457,6 +463,7 @@ class ContainerService:
         del self._containers[container.id]
         self._names.release(container.name)
         self._links.remove(container)
+        self.delete_removed_images({container.image_id, *container.image_mounts.values()})
         self.publish(container, "destroy")
         container.gone()
 

@@ -123,6 +123,7 @@ class Engine:
         self._exits.callback(self.health.close)
         self.image_service = ImageService(self.images, self.containers, self.events)
         self.containers.load()
+        self.containers.delete_removed_images(self.images.ids())
         known = await self.processes.connect()
         running = self.containers.still_running(known)
         await self.networks.start(running)

@@ -6,7 +6,7 @@ The rules of removal are those of moby's daemon/images (ImageDelete); a containe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from runtime.content.image import Image
@@ -65,7 +65,7 @@ class ImageService:
                 raise _conflict(image, "image is referenced in multiple repositories", hard=False)
             self._refuse_users(image, force)
             done += self._untag(image, self._images.references_of(image.id))
-            return done + self._delete(image, prune)
+            return done + self._delete(image, prune, force)
         reference = parse(name)
         users = self._containers.users_of_image(image)
         if not force and _is_single(references) and users:
@@ -79,8 +79,9 @@ class ImageService:
         if not reference.digest and not any(other.tag for other in same_repository):
             done += self._untag(image, same_repository)
             rest = [other for other in rest if other not in same_repository]
-        wanted = rest or users or image.id in self._images.parents()
-        return done if wanted else done + self._delete(image, prune)
+        running = any(user.state.is_up for user in users)
+        wanted = rest or running or (users and not force) or image.id in self._images.parents()
+        return done if wanted else done + self._delete(image, prune, force)
 
     def _untag(self, image: Image, references: list[Reference]) -> Removed:
         done: Removed = []
@@ -90,10 +91,14 @@ class ImageService:
             self.publish("untag", image, image.id)
         return done
 
-    def _delete(self, image: Image, prune: bool) -> Removed:
+    def _delete(self, image: Image, prune: bool, force: bool = False) -> Removed:
         if self._containers.users_of_image(image):
-            return []  # stopped containers start again from it
-        gone = self._images.delete(image.id)
+            if not force:
+                return []
+            self._images.remove_for_its_containers(image.id)  # those that are stopped may start again
+            gone = [image.id]
+        else:
+            gone = self._images.delete(image.id)
         self.publish("delete", image, image.id)
         done = [("Deleted", digest) for digest in gone]
         parents = [other for other in self._images.all() if prune and other.id == image.parent]
@@ -145,15 +150,27 @@ class ImageService:
             for image in images
         }
 
-    def history(self, image: Image) -> list[tuple[History, int]]:
-        """How it came about, the latest first, each with the bytes of the layer it made (0: none)."""
+    def history(self, image: Image) -> list[tuple[History, int, Image | None]]:
+        """How it came about, the latest first, each with the bytes of the layer it made (0: none), and the image.
+
+        As moby: the steps before the last are said to have made its parents, one each.
+        """
         sizes = self._images.layer_sizes()
         layers = iter(image.chain_ids)
         found = []
         for entry in image.config.get("history") or []:
             chain_id = None if entry.get("empty_layer") else next(layers, None)
             found.append((entry, sizes.get(chain_id, 0) if chain_id else 0))
-        return found[::-1]
+        made = self._lineage(image)
+        return [(entry, size, next(made, None)) for entry, size in reversed(found)]
+
+    def _lineage(self, image: Image) -> Iterator[Image]:
+        """The image and those it was made of here."""
+        by_id = {known.id: known for known in self._images.all()}
+        found: Image | None = image
+        while found:
+            yield found
+            found = by_id.pop(found.parent, None)
 
 
 def _is_id(image: Image, name: str) -> bool:

@@ -1,6 +1,7 @@
 """Content digests: `algorithm:encoded`, OCI image-spec, descriptor.md, "Digests".
 
-Wherry writes and verifies sha256 only, the one algorithm every registry and tool uses.
+Wherry stores content by sha256, the one algorithm every registry and tool uses. A name may have the digest of a
+manifest by another; that is verified.
 """
 
 import hashlib
@@ -13,9 +14,9 @@ ALGORITHM = "sha256"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
-def of_bytes(data: bytes) -> str:
-    """The digest of `data`."""
-    return f"{ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
+def of_bytes(data: bytes, algorithm: str = ALGORITHM) -> str:
+    """The digest of `data`; `algorithm`: one that a reference may have."""
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def is_digest(text: str) -> bool:

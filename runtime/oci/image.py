@@ -23,9 +23,10 @@ INDEX_TYPES = frozenset({INDEX, DOCKER_MANIFEST_LIST})
 
 ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"
 ANNOTATION_IMAGE_NAME = "io.containerd.image.name"
+"""The full name with tag or digest; containerd's and Docker's, where `ref.name` holds the tag alone."""
 ANNOTATION_TAGGED_AT = "io.wherry.image.tagged"
 ANNOTATION_PARENT = "io.wherry.image.parent"
-"""The full name with tag or digest; containerd's and Docker's, where `ref.name` holds the tag alone."""
+ANNOTATION_REMOVED = "io.wherry.image.removed"
 
 
 class _PlatformRequired(TypedDict):
@@ -149,6 +150,14 @@ def platform_of_host() -> Platform:
     architecture, variant = _MACHINES.get(name, (name, ""))
     platform = Platform(os="linux", architecture=architecture)
     if variant:
+        platform["variant"] = variant
+    return platform
+
+
+def platform_of(config: ImageConfig) -> Platform:
+    """What an image's configuration says."""
+    platform = Platform(os=config["os"], architecture=config["architecture"])
+    if variant := config.get("variant"):
         platform["variant"] = variant
     return platform
 

@@ -103,7 +103,7 @@ class Repository:
         response = self._ask("GET", f"manifests/{name}", headers={"Accept": _ACCEPT})
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         data = self._document(response, f"the manifest of {self.reference.familiar()}")
-        found = digest.of_bytes(data)
+        found = digest.of_bytes(data, name.partition(":")[0]) if ":" in name else digest.of_bytes(data)
         if ":" in name and found != name:
             raise InvalidParameter(f"manifest verification failed for digest {name}: the registry sent {found}")
         media_type = _declared_type(data) or media_type

@@ -16,7 +16,15 @@ from typing import Any
 import docker
 import pytest
 
-from tests.fakes.images import busybox_rootfs, directory, docker_archive, file, oci_archive, tar_of
+from tests.fakes.images import (
+    busybox_rootfs,
+    directory,
+    docker_archive,
+    file,
+    host_architecture,
+    oci_archive,
+    tar_of,
+)
 from tests.harness import RunningEngine
 
 LAYERS = [tar_of(busybox_rootfs()), tar_of([directory("data"), file("data/a", b"a" * 1000)])]
@@ -100,9 +108,59 @@ def test_images_in_use(engine: RunningEngine) -> None:
     ) in refused(engine, "rmi", id[7:19])
     ok(engine, "tag", "box:1", "other:2")
     assert ok(engine, "rmi", "other:2").split() == ["Untagged:", "other:2"]
-    assert "Untagged: box:1" in ok(engine, "rmi", "-f", "box:1")
+    assert ok(engine, "rmi", "-f", "box:1").splitlines() == ["Untagged: box:1", f"Deleted: {id}"]
+    assert engine.get("/images/json?all=1") == [] and "No such image" in refused(engine, "rmi", id[7:19])
+    engine.stop()
+    engine.restart()
     ok(engine, "start", running)  # it keeps what it was made of
+    assert ok(engine, "ps", "--format", "{{.Image}}").strip() == id[7:19]
+    assert list((engine.data_root / "layers").iterdir())
     ok(engine, "rm", "-f", running)
+    assert list((engine.data_root / "layers").iterdir()) == []
+
+
+def test_a_removed_image_that_a_container_keeps_comes_back(engine: RunningEngine, tmp_path: Path) -> None:
+    id, archive = image_id(engine), tmp_path / "box.tar"
+    ok(engine, "save", "-o", str(archive), "box:1")
+    container = ok(engine, "create", "box:1").strip()
+    ok(engine, "rmi", "-f", id)
+    ok(engine, "load", "-i", str(archive))
+    ok(engine, "rm", container)
+    assert image_id(engine) == id
+
+
+def test_a_tag_that_a_load_takes_away(engine: RunningEngine, tmp_path: Path) -> None:
+    id = image_id(engine)
+    said = ok(engine, "load", "-i", str(docker_archive(tmp_path / "new.tar", LAYERS[:1], ["box:1"])))
+    assert said.splitlines() == [
+        f"The image box:1 already exists, renaming the old one with ID {id} to empty string",
+        "Loaded image: box:1",
+    ]
+    assert ok(engine, "images", "-q", "--no-trunc", "--filter", "dangling=true").split() == [id]
+
+
+def test_platforms_of_archives_and_of_what_is_looked_at(engine: RunningEngine, tmp_path: Path) -> None:
+    own, other = host_architecture(), "s390x"
+    path = oci_archive(tmp_path / "two.tar", LAYERS, ["docker.io/library/two:1"], architectures=[own, other])
+    ok(engine, "load", "--platform", f"linux/{other}", "-i", str(path))
+    assert engine.get("/images/two:1/json")["Architecture"] == other
+    for command in (["image", "inspect"], ["history"]):
+        ok(engine, *command, "--platform", f"linux/{other}", "two:1")
+        assert (
+            f"image with reference two:1 was found but its platform (linux/{other}) does not match the specified "
+            f"platform (linux/{own})"
+        ) in refused(engine, *command, "--platform", f"linux/{own}", "two:1")
+    saved = str(tmp_path / "saved.tar")
+    ok(engine, "save", "--platform", f"linux/{other}", "-o", saved, "two:1")
+    assert f"no suitable export target found for platform linux/{own}" in refused(
+        engine, "save", "--platform", f"linux/{own}", "-o", saved, "two:1"
+    )
+    assert f"contains no image for linux/{own}" in refused(engine, "load", "--platform", f"linux/{own}", "-i", saved)
+    ok(engine, "load", "-i", str(path))
+    assert engine.get("/images/two:1/json")["Architecture"] == own
+    platform = json.dumps({"os": "linux", "architecture": own}).replace(" ", "")
+    status, message = engine.message("GET", f"/images/two:1/json?manifests=1&platform={platform}")
+    assert (status, message) == (400, "conflicting options: manifests and platform options cannot both be set")
 
 
 def test_tag_errors(engine: RunningEngine) -> None:
@@ -146,6 +204,7 @@ def test_inspect(engine: RunningEngine) -> None:
         ({"label": ["kind=box"]}, ["box:1", "box:2", "team/box:1"]),
         ({"label": ["kind=other"]}, []),
         ({"dangling": ["true"]}, []),
+        ({"dangling": ["false"]}, ["box:1", "box:2", "newer:1", "team/box:1"]),
         ({"before": ["box:1"]}, []),
         ({"since": ["newer:1"]}, []),
         ({"before": ["newer:1"]}, ["box:1", "box:2", "team/box:1"]),
@@ -292,6 +351,9 @@ def test_images_made_of_others(engine: RunningEngine, tmp_path: Path) -> None:
     for name in ("made:commit", "made:build"):
         assert engine.get(f"/images/{name}/json")["Parent"] == base
     assert {image["ParentId"] for image in engine.get("/images/json")} == {"", base}
+    made, before, first = engine.get("/images/made:commit/history")
+    assert (before["Id"], before["Tags"], first["Id"]) == (base, ["box:1"], "<missing>") and made["Id"] != base
+    assert ok(engine, "images", "-q", "--filter", "since=made:commit").split() == [image_id(engine, "made:build")[7:19]]
     for force in ("", "?force=1"):
         assert engine.message("DELETE", f"/images/{base}{force}") == (
             409,

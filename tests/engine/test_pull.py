@@ -97,6 +97,8 @@ def test_the_platform_is_chosen(engine: RunningEngine, registry: str) -> None:
     assert image["Architecture"] == host_architecture() and image["RepoDigests"] == [f"{name}@{index['digest']}"]
     pull(engine, name, "all", platform="linux/s390x")
     assert engine.get(f"/images/{name}:all/json")["Architecture"] == "s390x"
+    pull(engine, name, "all")  # what is there is not what would be pulled here
+    assert engine.get(f"/images/{name}:all/json")["Architecture"] == host_architecture()
     status, message = engine.message("POST", f"/images/create?fromImage={name}&tag=all&platform=linux/arm/v6")
     assert status == 404 and message.startswith("no matching manifest for linux/arm/v6 in the manifest list entries")
     assert engine.message("POST", f"/images/create?fromImage={name}&tag=all&platform=a/b/c/d")[0] == 400
@@ -110,6 +112,10 @@ def test_all_tags(engine: RunningEngine, registry: str) -> None:
     assert done.returncode == 0, done.stderr
     images = engine.docker("images", f"{registry}/team/tags", "--format", "{{.Tag}}").stdout.split()
     assert sorted(images) == [b"x", b"y"]
+    said = done.stdout.decode().splitlines()
+    assert [line for line in said if "Status" in line] == [f"Status: Downloaded newer image for {registry}/team/tags"]
+    again = engine.docker("pull", "-a", f"{registry}/team/tags").stdout.decode().splitlines()
+    assert f"Status: Image is up to date for {registry}/team/tags" in again
 
 
 def test_what_is_not_there(engine: RunningEngine, registry: str) -> None:

@@ -139,7 +139,7 @@ def test_layers_are_shared_and_go_with_their_last_image(store: ImageStore, tmp_p
     load(store, docker_archive(tmp_path / "b.tar", [BASE, TOP], ["top"]))
     base, top = store.get("base"), store.get("top")
     assert len(content(tmp_path)["layers"]) == 2
-    assert store.delete("base") == [base.id]
+    assert store.delete(base.id) == [base.id]
     assert store.delete(top.id) == [top.id, top.chain_ids[1], top.chain_ids[0]]
     assert store.all() == []
     assert Snapshots(tmp_path / "root").reap() == 2

@@ -84,9 +84,10 @@ def test_unread_data_is_skipped() -> None:
     assert [entry.name for entry in reader] == ["a", "b"]
 
 
-def test_an_archive_cut_anywhere_is_called_truncated() -> None:
+def test_an_archive_cut_anywhere_but_between_entries_is_called_truncated() -> None:
     data = tar_of([directory("d"), file("f" * 120, b"x" * 700)]).rstrip(b"\0")
-    for length in range(0, len(data) // 512 * 512 + 1, 512):
+    assert read_all(b"") == [] and len(read_all(data[:512])) == 1
+    for length in range(1024, len(data) // 512 * 512 + 1, 512):
         with pytest.raises(InvalidParameter, match="truncated"):
             read_all(data[:length])
     with pytest.raises(InvalidParameter, match="truncated"):

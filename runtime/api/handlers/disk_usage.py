@@ -43,7 +43,11 @@ async def disk_usage(engine: Engine, request: Request) -> Answer:
 def _images(engine: Engine, api_version: tuple[int, int]) -> dict[str, Any]:
     uses = Counter(container.image_id for container in engine.containers.all())
     shared = engine.image_service.shared_sizes()
-    shown = [wire.image_summary(image, api_version, uses[image.id], shared[image.id]) for image in engine.images.all()]
+    hidden = engine.images.parents()  # those without a name, as in the list of images
+    images = [
+        image for image in engine.images.all() if image.references or image.repo_digests or image.id not in hidden
+    ]
+    shown = [wire.image_summary(image, api_version, uses[image.id], shared[image.id]) for image in images]
     return {"LayersSize": sum(engine.images.layer_sizes().values()), "Images": shown}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from runtime.api import wire
@@ -15,12 +15,12 @@ from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route
 from runtime.api.thread_streams import body_file, produced
 from runtime.content.archive import Writable
-from runtime.content.image import Image
+from runtime.content.image import Image, LoadedImage
 from runtime.engine.distribution.progress import Feed
 from runtime.engine.engine import Engine
 from runtime.errors import InvalidParameter, NotFound, WherryError
 from runtime.oci import digest
-from runtime.oci.image import parse_platform, platform_matches, platform_of_host, platform_text
+from runtime.oci.image import Platform, parse_platform, platform_matches, platform_text
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,10 @@ Result = TypeVar("Result")
 
 
 async def load(engine: Engine, request: Request) -> Answer:
-    for text in request.query.texts("platform"):
-        wanted = wire.platform_of(text)
-        if not platform_matches(wanted, platform_of_host()):
-            raise InvalidParameter(
-                f"images are loaded for {platform_text(platform_of_host())} only, not for {platform_text(wanted)}"
-            )
-    loading = _Loading(engine, request.query.flag("quiet", True))
+    platforms = [wire.platform_of(text) for text in request.query.texts("platform")]
+    if len(platforms) > 1:
+        raise InvalidParameter("images are loaded for one platform at a time: give platform once")
+    loading = _Loading(engine, request.query.flag("quiet", True), platforms[0] if platforms else None)
     await loading.begin(request)
     return StreamResponse(loading.lines(), headers=JSON)
 
@@ -45,9 +42,10 @@ async def load(engine: Engine, request: Request) -> Answer:
 class _Loading:
     """One archive on its way in. Told of when all of it has arrived, as by moby, and so are failures: with 200."""
 
-    def __init__(self, engine: Engine, quiet: bool) -> None:
+    def __init__(self, engine: Engine, quiet: bool, platform: Platform | None) -> None:
         self._engine = engine
         self._quiet = quiet
+        self._platform = platform
         self._feed = Feed()
         self._last = b""
 
@@ -67,16 +65,16 @@ class _Loading:
 
     async def _run(self, stream: io.BufferedReader) -> None:
         try:
-            loaded = await asyncio.to_thread(self._engine.images.load, stream, None if self._quiet else self._count)
+            tell = None if self._quiet else self._count
+            loaded = await asyncio.to_thread(self._engine.images.load, stream, tell, self._platform)
         except Exception as error:
             if not isinstance(error, WherryError | OSError):
                 log.exception("an archive was not loaded")
             self._last = wire.error_line(message_of(error))
         else:
             for entry in loaded:
-                for reference in entry.references or (entry.image.id,):
-                    self._engine.image_service.publish("load", entry.image, reference)
-            said = [f"Loaded image: {reference}" for entry in loaded for reference in entry.references]
+                self._engine.image_service.publish("load", entry.image, entry.image.id)
+            said = [line for entry in loaded for line in _said_of(entry)]
             said += [f"Loaded image ID: {entry.image.id}" for entry in loaded if not entry.references]
             self._last = b"".join(wire.message_line({"stream": f"{line}\n"}) for line in said)
         finally:
@@ -89,6 +87,13 @@ class _Loading:
         async for batch in self._feed.batches():
             yield wire.progress_lines(batch)
         yield self._last
+
+
+def _said_of(loaded: LoadedImage) -> Iterator[str]:
+    for reference in loaded.references:
+        if owner := loaded.taken_from.get(reference):
+            yield f"The image {reference} already exists, renaming the old one with ID {owner} to empty string"
+        yield f"Loaded image: {reference}"
 
 
 async def create(engine: Engine, request: Request) -> Answer:

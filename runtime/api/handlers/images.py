@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from runtime.api import filters, wire
 from runtime.api.http1 import Answer, Request
 from runtime.api.router import Route, empty_response, json_response
 from runtime.content.image import Image
 from runtime.engine.engine import Engine
+from runtime.engine.platforms import require_platform
 from runtime.errors import InvalidParameter
 
 FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 MANIFESTS_SINCE = (1, 47)
 INSPECT_MANIFESTS_SINCE = (1, 48)
+INSPECT_PLATFORM_SINCE = (1, 49)
+HISTORY_PLATFORM_SINCE = (1, 48)
 
 
 async def list_images(engine: Engine, request: Request) -> Answer:
@@ -28,7 +31,7 @@ async def list_images(engine: Engine, request: Request) -> Answer:
     manifests = request.query.flag("manifests") and request.api_version >= MANIFESTS_SINCE
     listed = []
     hidden = set() if request.query.flag("all") else engine.images.parents()  # those without a name
-    for image in sorted(filter(wanted, engine.images.all()), key=lambda image: image.created, reverse=True):
+    for image in sorted(filter(wanted, engine.images.all()), key=wire.image_created_ns, reverse=True):
         if image.id in hidden and not image.references and not image.repo_digests:
             continue
         summary = wire.image_summary(image, request.api_version, uses[image.id], shared.get(image.id, -1))
@@ -39,28 +42,37 @@ async def list_images(engine: Engine, request: Request) -> Answer:
                 continue
         if manifests:
             summary["Manifests"] = [wire.image_manifest(image, _users(engine, image))]
+            summary["Size"] = summary["Manifests"][0]["Size"]["Total"]  # as clients add up what they show of it
         listed.append(summary)
     return json_response(listed)
 
 
 def _wanted(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[Image], bool]:
     """`before` and `since` name images: those made before, or after, that one. Raises NotFound for an unknown one."""
-    before = [engine.images.get(name) for name in chosen.get("before", [])]
-    since = [engine.images.get(name) for name in chosen.get("since", [])]
+    before = [wire.image_created_ns(engine.images.get(name)) for name in chosen.get("before", [])]
+    since = [wire.image_created_ns(engine.images.get(name)) for name in chosen.get("since", [])]
     dangling = filters.boolean(chosen, "dangling", False) if "dangling" in chosen else None
     until_ns = filters.until_ns(chosen)
+    parents = engine.images.parents()
 
     def wanted(image: Image) -> bool:
-        made = wire.image_created_s(image)
+        made = wire.image_created_ns(image)
         return (
-            (dangling is None or dangling != bool(image.references))
-            and (until_ns is None or made * 10**9 <= until_ns)
-            and all(made < wire.image_created_s(other) for other in before)
-            and all(made > wire.image_created_s(other) for other in since)
+            (dangling is None or dangling == _is_dangling(image, dangling, parents))
+            and (until_ns is None or made <= until_ns)
+            and all(made < other for other in before)
+            and all(made > other for other in since)
             and filters.has_labels(chosen, _labels(image))
         )
 
     return wanted
+
+
+def _is_dangling(image: Image, asked: bool, parents: Collection[str]) -> bool:
+    """As moby: with a digest but no tag it is listed either way; what others were made of is not dangling."""
+    if asked:
+        return not image.references and image.id not in parents
+    return not image.references and not image.repo_digests
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -97,17 +109,29 @@ def _users(engine: Engine, image: Image) -> list[str]:
 
 
 async def inspect(engine: Engine, request: Request) -> Answer:
-    image = engine.images.get(request.params["name"])
+    manifests = request.query.flag("manifests") and request.api_version >= INSPECT_MANIFESTS_SINCE
+    if manifests and request.query.text("platform"):
+        raise InvalidParameter("conflicting options: manifests and platform options cannot both be set")
+    image = _image_for_platform(engine, request, INSPECT_PLATFORM_SINCE)
     document = wire.image_inspect(image, request.api_version, engine.images.directories(image))
-    if request.query.flag("manifests") and request.api_version >= INSPECT_MANIFESTS_SINCE:
+    if manifests:
         document["Manifests"] = [wire.image_manifest(image, _users(engine, image))]
     return json_response(document)
 
 
+def _image_for_platform(engine: Engine, request: Request, since: tuple[int, int]) -> Image:
+    """The image named, if it is for the `platform` asked for. Raises NotFound, InvalidParameter."""
+    name, text = request.params["name"], request.query.text("platform")
+    image = engine.images.get(name)
+    if text and request.api_version >= since:
+        require_platform(image, name, wire.platform_of(text))
+    return image
+
+
 async def history(engine: Engine, request: Request) -> Answer:
-    image = engine.images.get(request.params["name"])
+    image = _image_for_platform(engine, request, HISTORY_PLATFORM_SINCE)
     entries = engine.image_service.history(image)
-    return json_response([wire.image_history(image, number, *entry) for number, entry in enumerate(entries)])
+    return json_response([wire.image_history(*entry) for entry in entries])
 
 
 async def tag(engine: Engine, request: Request) -> Answer:
@@ -133,7 +157,7 @@ async def prune(engine: Engine, request: Request) -> Answer:
     def wanted(image: Image) -> bool:
         return (
             not (dangling_only and image.references)
-            and (until_ns is None or wire.image_created_s(image) * 10**9 <= until_ns)
+            and (until_ns is None or wire.image_created_ns(image) <= until_ns)
             and filters.has_labels(chosen, _labels(image))
         )
 

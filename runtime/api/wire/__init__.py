@@ -5,7 +5,7 @@ from runtime.api.wire.containers import config, container_inspect, container_sum
 from runtime.api.wire.files import committed_config, path_stat
 from runtime.api.wire.images import (
     found_image,
-    image_created_s,
+    image_created_ns,
     image_history,
     image_inspect,
     image_manifest,
@@ -37,7 +37,7 @@ __all__ = [
     "exec_inspect",
     "found_image",
     "human_duration",
-    "image_created_s",
+    "image_created_ns",
     "image_history",
     "image_inspect",
     "image_manifest",

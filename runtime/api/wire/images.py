@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Version = tuple[int, int]
 EMPTY_NAMES_SINCE = (1, 43)
 NO_VIRTUAL_SIZE_SINCE = (1, 44)
+NO_CREATED_SINCE = (1, 44)
 DESCRIPTOR_SINCE = (1, 48)
 OCI_CONFIG_SINCE = (1, 50)
 # What a container's configuration has and an image's has not; older clients find it there all the same.
@@ -43,16 +44,20 @@ _LEGACY_CONFIG: dict[str, Any] = {
 }
 
 
-def image_created_s(image: Image) -> int:
-    return _seconds(image.created)
+def image_created_ns(image: Image) -> int:
+    """Since 1970; 0 for what is no time, for an image may say anything."""
+    return _nanoseconds(image.created)
+
+
+def _nanoseconds(text: str) -> int:
+    try:
+        return parse_timestamp(text) if text else 0
+    except InvalidParameter:
+        return 0
 
 
 def _seconds(text: str) -> int:
-    """Since 1970; 0 for what is no time, for an image may say anything."""
-    try:
-        return parse_timestamp(text) // 1_000_000_000 if text else 0
-    except InvalidParameter:
-        return 0
+    return _nanoseconds(text) // 1_000_000_000
 
 
 def platform_of(text: str) -> Platform:
@@ -86,7 +91,7 @@ def image_summary(image: Image, api_version: Version, containers: int, shared_by
         "ParentId": image.parent,
         "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
-        "Created": image_created_s(image),
+        "Created": _seconds(image.created),
         "Size": image.size_bytes,
         "SharedSize": shared_bytes,
         "Labels": (image.config.get("config") or {}).get("Labels") or {},
@@ -108,7 +113,7 @@ def image_inspect(image: Image, api_version: Version, directories: Sequence[Path
         "RepoDigests": list(image.repo_digests),
         "Parent": image.parent,
         "Comment": history[-1].get("comment", ""),
-        "Created": image.created or NEVER,
+        "Created": image.created or (NEVER if api_version < NO_CREATED_SINCE else ""),
         "DockerVersion": "",
         "Author": image.config.get("author", ""),
         "Config": _config(image, api_version),
@@ -165,13 +170,13 @@ def image_manifest(image: Image, containers: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def image_history(image: Image, number: int, entry: History, size_bytes: int) -> dict[str, Any]:
-    """`number` 0 is the latest, which alone has the image's id and names."""
+def image_history(entry: History, size_bytes: int, image: Image | None) -> dict[str, Any]:
+    """`image`: the one that the step made, if it is here."""
     return {
-        "Id": "<missing>" if number else image.id,
+        "Id": image.id if image else "<missing>",
         "Created": _seconds(entry.get("created", "")),
         "CreatedBy": entry.get("created_by", ""),
-        "Tags": (list(image.references) or None) if not number else None,
+        "Tags": (list(image.references) or None) if image else None,
         "Size": size_bytes,
         "Comment": entry.get("comment", ""),
     }

@@ -22,7 +22,7 @@ from runtime.engine.distribution.progress import Feed
 from runtime.engine.distribution.shared import SharedLayers, Tell
 from runtime.errors import WherryError
 from runtime.oci import digest
-from runtime.oci.image import Descriptor, Platform
+from runtime.oci.image import Descriptor, Platform, platform_matches, platform_of_host
 from runtime.oci.reference import Reference
 from runtime.registry.cancellation import Cancellation
 from runtime.registry.client import BlobReader, Repository
@@ -66,17 +66,18 @@ class Pull:
         reference = self._reference
         try:
             with Repository(reference, self._credentials, self._settings, self._cancellation) as repository:
-                if reference.tag or reference.digest:
-                    self._pull_one(repository, reference)
-                    return
-                for tag in repository.tags():
-                    self._pull_one(repository, replace(reference, tag=tag))
+                one = reference.tag or reference.digest
+                wanted = [reference] if one else [replace(reference, tag=tag) for tag in repository.tags()]
+                changed = [self._pull_one(repository, each) for each in wanted]
+                what = "Downloaded newer image for" if any(changed) else "Image is up to date for"
+                self._feed.say(f"Status: {what} {reference.familiar()}")
         except WherryError as error:
             raise translated(error, reference) from error
         finally:
             self._shared.release(self)
 
-    def _pull_one(self, repository: Repository, reference: Reference) -> None:
+    def _pull_one(self, repository: Repository, reference: Reference) -> bool:
+        """Whether the name stands for another image now."""
         name = reference.digest or reference.tag or ""
         image, found_digest = self._current(repository, reference, name)
         if image is None:
@@ -89,17 +90,17 @@ class Pull:
             with self._images.ingest() as ingest:
                 image = self._fetch(repository, ingest, found, reference)
         self._feed.say(f"Digest: {found_digest}")
-        changed = before is None or before.id != image.id
-        what = "Downloaded newer image for" if changed else "Image is up to date for"
-        self._feed.say(f"Status: {what} {reference.familiar()}")
         self._on_pulled(image, reference)
+        return before is None or before.id != image.id
 
     def _current(self, repository: Repository, reference: Reference, name: str) -> tuple[Image | None, str]:
         """The image here, if the name stands for it still: one question, and none of those that registries ration."""
         if self._platform is not None:
             return None, ""
         named = self._images.of_reference(reference)
-        if named is None or (description := repository.describe(name)) is None:
+        if named is None or not platform_matches(platform_of_host(), named.platform):
+            return None, ""  # it was pulled for another platform; that of the host may be there too
+        if (description := repository.describe(name)) is None:
             return None, ""
         pulled = self._images.of_reference(replace(reference, tag=None, digest=description.digest))
         return (named, description.digest) if pulled and pulled.id == named.id else (None, "")
