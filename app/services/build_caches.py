@@ -3,12 +3,11 @@
 import secrets
 import tarfile
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.core.errors import UserError
 from app.engine.client import EngineClient
-from app.services.registry_logins import Logins, server_of
 
 
 def placed(sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -32,22 +31,6 @@ def placed(sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _values(text: str) -> dict[str, str]:
     """Empty for the name of an image."""
     return dict(part.partition("=")[::2] for part in text.split(",")) if "type=" in text else {}
-
-
-def logins(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """X-Registry-Config (Engine API, "Image") for the hub and the registries of these images and caches."""
-    found = {}
-    stored = Logins()
-    references = [_values(name).get("ref", "") or name.removeprefix("docker-image://") for name in names]
-    for server in {server_of(reference) for reference in ["", *references]}:
-        login = stored.find(server)
-        if login.username or login.identity_token:
-            found[server] = {
-                "username": login.username,
-                "password": login.password,
-                "identitytoken": login.identity_token,
-            }
-    return found
 
 
 def write_caches(client: EngineClient, image_id: str, targets: Sequence[str]) -> None:

@@ -10,8 +10,10 @@ from app.core.errors import UserError
 from runtime.dockerfile.ignore import Matcher, file_names, parse_file
 from runtime.errors import InvalidParameter
 
+BEGIN_BYTES = tarfile.BLOCKSIZE  # what it takes to know an archive
 OnBytes = Callable[[int], None]
 
+_COMPRESSED = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _PIECE_BYTES = 1 << 20
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _SHORT_NAME = 99
@@ -34,7 +36,7 @@ def local_context(
             raise UserError(f"failed to get build context {other}: it is no directory.")
     if context == "-":
         extra[_OWN_DOCKERFILE] = dockerfile_text or b""
-        return _OWN_DOCKERFILE, _counted(_all_of(None, Matcher(()), extra, (), directories), on_bytes)
+        return _OWN_DOCKERFILE, counted(_all_of(None, Matcher(()), extra, (), directories), on_bytes)
     top = Path(context)
     if not top.is_dir():
         raise UserError(f"unable to prepare context: path {str(top)!r} not found.")
@@ -49,7 +51,18 @@ def local_context(
         except ValueError:
             name, extra[_OWN_DOCKERFILE] = _OWN_DOCKERFILE, path.read_bytes()
     keep = (name, *file_names(name))  # the engine leaves them out of what is copied
-    return name, _counted(_all_of(top, matcher_of(top, name), extra, keep, directories), on_bytes)
+    return name, counted(_all_of(top, matcher_of(top, name), extra, keep, directories), on_bytes)
+
+
+def is_archive(begin: bytes) -> bool:
+    """A tar or something compressed, by its first `BEGIN_BYTES`."""
+    if begin.startswith(_COMPRESSED):
+        return True
+    try:
+        tarfile.TarInfo.frombuf(begin, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def matcher_of(top: Path, dockerfile: str) -> Matcher:
@@ -149,7 +162,7 @@ def _plain_head(name: str, mode: int, size: int, mtime: int, kind: bytes) -> byt
     return b"".join((path, bytes(100 - len(path)), permissions, _NOBODY, numbers, b"%06o\0 " % checksum, kind, _REST))
 
 
-def _counted(pieces: Iterator[bytes], on_bytes: OnBytes) -> Iterator[bytes]:
+def counted(pieces: Iterator[bytes], on_bytes: OnBytes) -> Iterator[bytes]:
     """In pieces of a size worth sending."""
     pending: list[bytes] = []
     size = 0

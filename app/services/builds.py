@@ -15,7 +15,8 @@ from app.engine.client import EngineClient
 from app.engine.errors import EngineError, EngineUnreachable
 from app.engine.streams import JsonStream
 from app.services import build_agents, build_caches
-from app.services.build_context import OnBytes, local_context, matcher_of
+from app.services.build_context import OnBytes, counted, local_context, matcher_of
+from app.services.registry_logins import Logins
 
 SECRETS_HEADER = "X-Wherry-Secrets"
 
@@ -24,12 +25,15 @@ SECRETS_HEADER = "X-Wherry-Secrets"
 class BuildOptions:
     """`dockerfile` is a path on this computer, `dockerfile_text` what came on standard input instead of it.
 
-    `contexts`: directories, `docker-image://` names and URLs by name. `agents`: the sockets of SSH agents by id.
+    `context_tar` is the context when that came there; `dockerfile` is a path in it then. `ulimits` as Docker's
+    documents have them. `contexts`: directories, `docker-image://` names and URLs by name. `agents`: the sockets of
+    SSH agents by id.
     """
 
     context: str
     dockerfile: str = ""
     dockerfile_text: bytes | None = None
+    context_tar: Iterator[bytes] | None = None
     tags: list[str] = field(default_factory=list)
     target: str = ""
     build_args: dict[str, str | None] = field(default_factory=dict)
@@ -43,6 +47,8 @@ class BuildOptions:
     add_hosts: list[str] = field(default_factory=list)
     memory_bytes: int = 0
     shm_bytes: int = 0
+    ulimits: list[dict[str, Any]] = field(default_factory=list)
+    cgroup_parent: str = ""
     secrets: dict[str, bytes] = field(default_factory=dict)
     contexts: dict[str, str] = field(default_factory=dict)
     agents: dict[str, str] = field(default_factory=dict)
@@ -64,8 +70,12 @@ def started(client: EngineClient, options: BuildOptions, on_bytes: OnBytes) -> I
     name, pieces = "Dockerfile", None
     if is_remote(options.context):
         name = options.dockerfile or name
+        if directories or below or options.dockerfile_text is not None:
+            raise UserError("Directories and Dockerfiles of this computer need a context of this computer, not a URL.")
+    elif options.context_tar is not None:
+        name, pieces = options.dockerfile or name, counted(options.context_tar, on_bytes)
         if directories or below:
-            raise UserError("Directories of this computer need a context of this computer, not a URL.")
+            raise UserError("Directories of this computer need a directory as context, not an archive.")
     else:
         below |= {places[name]: source for name, source in directories.items()}
         name, pieces = local_context(options.context, options.dockerfile, options.dockerfile_text, below, on_bytes)
@@ -96,12 +106,14 @@ def _query(
         "cacheto": options.cache_to,
         "contexts": contexts,
         "agents": agents,
+        "ulimits": options.ulimits,
     }
     query += [(key, json.dumps(value)) for key, value in documents.items() if value]
     texts = {
         "target": options.target,
         "platform": options.platform,
         "networkmode": options.network,
+        "cgroupparent": options.cgroup_parent,
         "memory": str(options.memory_bytes or ""),
         "shmsize": str(options.shm_bytes or ""),
         "nocache": "1" if options.no_cache else "",
@@ -115,9 +127,24 @@ def _headers(options: BuildOptions) -> dict[str, str]:
     if options.secrets:
         document = {id: base64.b64encode(data).decode() for id, data in options.secrets.items()}
         headers[SECRETS_HEADER] = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
-    if logins := build_caches.logins([*options.cache_from, *options.cache_to, *options.contexts.values()]):
-        headers["X-Registry-Config"] = base64.urlsafe_b64encode(json.dumps(logins).encode()).decode()
+    headers["X-Registry-Config"] = Logins().mentioned(_names_of(options))
     return headers
+
+
+def _names_of(options: BuildOptions) -> str | None:
+    """Text that has the names of all images a build may need; None when that is not known here."""
+    if is_remote(options.context) or options.context_tar is not None:
+        return None
+    text = options.dockerfile_text
+    if text is None:
+        text = _dockerfile_path(options).read_bytes()
+    given = [value for value in options.build_args.values() if value]
+    names = [*given, *options.cache_from, *options.cache_to, *options.contexts.values()]
+    return "\n".join([text.decode("utf-8", "replace"), *names])
+
+
+def _dockerfile_path(options: BuildOptions) -> Path:
+    return Path(options.dockerfile) if options.dockerfile else Path(options.context) / "Dockerfile"
 
 
 def _env_of(client: EngineClient, image: str) -> dict[str, str] | None:
@@ -140,8 +167,10 @@ def check(client: EngineClient, options: BuildOptions) -> tuple[str, bool]:
 
     if is_remote(options.context):
         raise UserError("--check reads Dockerfiles of this computer only.")
+    if options.context_tar is not None:
+        raise UserError("--check reads no archives.")
     top = None if options.context == "-" else Path(options.context)
-    path = Path(options.dockerfile) if options.dockerfile else (top or Path()) / "Dockerfile"
+    path = _dockerfile_path(options)
     try:
         text = options.dockerfile_text if options.dockerfile_text is not None else path.read_bytes()
     except OSError as failed:

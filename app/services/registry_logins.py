@@ -5,14 +5,17 @@ See docker's documentation of `docker login`, "Credential stores", and the proto
 
 import base64
 import json
+import logging
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import UserError
 from app.services.docker_config import config_directory, read_document, write_document
+
+log = logging.getLogger(__name__)
 
 HUB = "https://index.docker.io/v1/"
 HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io", HUB)
@@ -67,13 +70,32 @@ class Logins:
 
     def headers_for(self, servers: Iterable[str]) -> str:
         """X-Registry-Config: all that may be needed. Raises UserError."""
-        found = {key_of(server): self.find(server) for server in servers}
-        document = {
-            key: {"username": login.username, "password": login.password, "identitytoken": login.identity_token}
-            for key, login in found.items()
-            if login != Login()
-        }
-        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+        return _config_header({key_of(server): self.find(server) for server in servers})
+
+    def mentioned(self, text: str | None) -> str:
+        """X-Registry-Config: the hub's and those of registries that `text` names; of all there are for None.
+
+        As for docker, one that cannot be had is left out: most base images need none.
+        """
+        found = {}
+        for key in sorted({HUB, *self._known()}):
+            if key == HUB or text is None or key in text:
+                try:
+                    found[key] = self.find(key)
+                except UserError as error:
+                    log.warning("the login of %s is left out: %s", key, error)
+        return _config_header(found)
+
+    def _known(self) -> set[str]:
+        """The registries somebody has logged in to."""
+        config = read_document(self.path)
+        names = [*(config.get("auths") or {}), *(config.get("credHelpers") or {})]
+        if store := str(config.get("credsStore") or ""):
+            try:
+                names += json.loads(_run_helper(store, "list", ""))
+            except (UserError, ValueError) as error:
+                log.warning("the logins of docker-credential-%s are not known: %s", store, error)
+        return {key_of(name) for name in names}
 
     def store(self, server: str, login: Login) -> None:
         config, key = read_document(self.path), key_of(server)
@@ -100,6 +122,16 @@ class Logins:
         if known:
             write_document(self.path, config)
         return bool(known)
+
+
+def _config_header(logins: Mapping[str, Login]) -> str:
+    """See the Engine API, "Image", ImageBuild."""
+    document = {
+        key: {"username": login.username, "password": login.password, "identitytoken": login.identity_token}
+        for key, login in logins.items()
+        if login != Login()
+    }
+    return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
 
 def _helper_of(config: dict[str, Any], key: str) -> str:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import re
 
 from runtime.cgroups import mounted_roots
 from runtime.engine.container import Container
 from runtime.engine.settings import EngineSettings
 from runtime.engine.store import Store
+
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class CgroupParents:
@@ -31,11 +34,12 @@ class CgroupParents:
         parent = posixpath.normpath("/" + asked.lstrip("/")).rstrip("/")
         return f"{parent if asked.startswith('/') else self._own + parent}/{container.id}"
 
-    def prepare(self, container: Container) -> None:
-        """Before its cgroup is made: take note of the parents that are missing."""
+    def prepare(self, container: Container, is_step: bool = False) -> None:
+        """Before its cgroup is made: take note of the parents that are missing; of itself too for a build's step."""
         if not container.options.cgroup_parent:
             return
-        for parent in self._parents(self.path_of(container)):
+        path = self.path_of(container)
+        for parent in [*self._parents(path), *([path] if is_step else [])]:
             if parent not in self._made and not any(os.path.isdir(root + parent) for root in mounted_roots()):
                 self._store.put("cgroup", parent, {})
                 self._made.add(parent)
@@ -43,7 +47,12 @@ class CgroupParents:
     def release(self, container: Container) -> None:
         """After its cgroup is gone: remove the parents that were made and are empty now."""
         if container.options.cgroup_parent:
-            self._remove_empty(self._parents(self.path_of(container)))
+            path = self.path_of(container)
+            self._remove_empty([*self._parents(path), path])
+
+    def steps(self) -> list[str]:
+        """The cgroups of builds' steps: at the engine's start, those that a killed engine has left."""
+        return [path for path in self._made if _ID.fullmatch(posixpath.basename(path))]
 
     def reconcile(self) -> None:
         """At the engine's start and end: remove whatever is no longer used."""

@@ -91,7 +91,7 @@ class ContainerService:
         self._bundles = Bundles(settings, self.mounts)
         self._links = Links(self._containers, networks, settings.bundles_dir)
         self._facts = host_facts()
-        self._cgroup_parents = CgroupParents(settings, store)
+        self.cgroup_parents = CgroupParents(settings, store)
         settings.containers_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def save(self, container: Container) -> bool:
@@ -140,7 +140,7 @@ class ContainerService:
         return self._bundles.directory(container)
 
     def cgroup_of(self, container: Container) -> Cgroup:
-        return open_cgroup(self._cgroup_parents.path_of(container))
+        return open_cgroup(self.cgroup_parents.path_of(container))
 
     def users_of_image(self, image: Image) -> list[Container]:
         """Containers made from it, or with a mount of it."""
@@ -320,8 +320,8 @@ class ContainerService:
             spec = self._bundles.write(container, rootfs, member, linked, shared, cgroup.path)
             sharing.mount_shm(container)
             undo.callback(sharing.unmount_shm, container)
-            self._cgroup_parents.prepare(container)
-            undo.callback(self._cgroup_parents.release, container)
+            self.cgroup_parents.prepare(container)
+            undo.callback(self.cgroup_parents.release, container)
             try:
                 cgroup.create(spec["linux"]["resources"])
             except AlreadyExists:  # left by a run of it whose end nobody could clean up after
@@ -422,7 +422,7 @@ class ContainerService:
         if container.options.pid_mode:
             await end_all(cgroup)
         delete(cgroup)
-        self._cgroup_parents.release(container)
+        self.cgroup_parents.release(container)
         sharing.unmount_shm(container)
         container.cleanup = None
 
@@ -533,7 +533,7 @@ class ContainerService:
         sharing.note_shared_pids(self._containers.values(), self.get)
         await self._end_strays()
         self.mounts.reconcile(one for one in self._containers.values() if one.state.has_process)
-        self._cgroup_parents.reconcile()
+        self.cgroup_parents.reconcile()
         self._restore_lost_directories()
         stored = self._store.ids("container") | self._containers.keys()  # also those that could not be read
         self._snapshots.retain(stored)
@@ -545,9 +545,10 @@ class ContainerService:
     async def _end_strays(self) -> None:
         """Undo the starts that a killed engine did not get to note: end their processes, remove their cgroups."""
         own = self._settings.cgroup_parent
-        paths = {self._cgroup_parents.path_of(one): one.state.pid for one in self._containers.values()}
+        paths = {self.cgroup_parents.path_of(one): one.state.pid for one in self._containers.values()}
         kept = {path.removeprefix(f"{own}/").partition("/")[0] for path, pid in paths.items() if pid}
         strays = [f"{own}/{name}" for name in names_below(own) - kept]
+        strays += self.cgroup_parents.steps()
         for path in [*strays, *(path for path, pid in paths.items() if not pid and not path.startswith(f"{own}/"))]:
             cgroup = open_cgroup(path)
             await end_and_delete(cgroup)

@@ -113,7 +113,10 @@ class Engine:
         roots = Roots(self.containers, self.snapshots)
         self.files = ContainerFiles(self.containers, self.control, roots, self.snapshots, self.images, self.events)
         self.usage = Usage(self.containers)
-        runner = StepRunner(settings, self.snapshots, self.networks, self.processes, self.containers.get)
+        cgroup_parents = self.containers.cgroup_parents
+        runner = StepRunner(
+            settings, self.snapshots, self.networks, self.processes, cgroup_parents, self.containers.get
+        )
         cache = BuildCache(self.store, self.images)
         self.builds = BuildService(
             settings, self.images, self.snapshots, cache, runner, self.distribution, self.events, trash

@@ -52,6 +52,21 @@ def test_files_instead_of_an_image(wherry: Wherry, tmp_path: Path) -> None:
     assert wherry("ps", "-aq").stdout == ""
 
 
+def test_what_comes_on_standard_input(wherry: Wherry, tmp_path: Path) -> None:
+    """A tar is the context, what else comes there is a Dockerfile; with -f - for a directory."""
+    (tmp_path / "file").write_text("of the context\n")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/Other").write_text("FROM busybox\nCOPY file /\nRUN cat /file && ulimit -n\n")
+    archive = subprocess.run(["tar", "-czC", str(tmp_path), "."], check=True, capture_output=True).stdout
+    done = wherry("build", "-f", "deep/Other", "--ulimit", "nofile=321:400", "--no-cache", "-", stdin=archive)
+    assert (done.returncode, "of the context\n321\n" in done.stdout) == (0, True), done
+    text = (tmp_path / "deep/Other").read_bytes()
+    done = wherry("build", "-f", "-", "--no-cache", "--cgroup-parent", "below", str(tmp_path), stdin=text)
+    assert (done.returncode, "of the context\n" in done.stdout) == (0, True), done
+    refused = wherry("build", "-f", "-", "https://127.0.0.1:1/x.git", stdin=text)
+    assert "need a context of this computer" in refused.stderr
+
+
 def test_a_build_that_fails(wherry: Wherry, tmp_path: Path) -> None:
     failed = wherry("build", "-", stdin=b"FROM busybox\nRUN echo said; exit 5\n")
     assert failed.returncode == 1
@@ -210,6 +225,7 @@ def test_options_that_are_refused(wherry: Wherry, tmp_path: Path) -> None:
         ("--build-context", "x"): "invalid context value",
         ("--build-context", f"x={tmp_path}/missing"): "it is no directory",
         ("--push",): "no name to push",
+        ("--ulimit", "nofile"): "invalid ulimit argument",
     }.items():
         refused = wherry("build", *options, "-", stdin=b"FROM busybox\n")
         assert refused.returncode != 0 and expected in refused.stderr, (options, refused.stderr)

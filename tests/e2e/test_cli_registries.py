@@ -21,6 +21,7 @@ case "$1" in
   store) cat > "$HELPER_FILE" ;;
   get) [ -e "$HELPER_FILE" ] && cat "$HELPER_FILE" || { echo "credentials not found in native keychain"; exit 1; } ;;
   erase) rm "$HELPER_FILE" ;;
+  list) echo '{}' ;;
 esac
 """
 
@@ -95,3 +96,29 @@ def test_a_credential_helper_keeps_the_password(engine: RunningEngine, registry:
     wherry("logout", registry)
     assert not (tmp_path / "kept").exists()
     assert "no basic auth credentials" in wherry("pull", f"{registry}/team/none:1", code=1)
+
+
+def test_builds_on_images_of_a_private_registry(engine: RunningEngine, registry: str, tmp_path: Path) -> None:
+    """The docker CLI sends every login it has, `wherry` those of registries that the build names."""
+    wherry = Cli(engine, tmp_path)
+    name = f"{registry}/team/base"
+    engine.load(docker_archive(tmp_path / "box.tar", [tar_of([file("a", b"x")])], [f"{name}:1"], {"Cmd": ["a"]}))
+    wherry("login", "-u", "ada", "--password-stdin", registry, input="secret")
+    wherry("push", f"{name}:1")
+    wherry("rmi", f"{name}:1")
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text(f"ARG REGISTRY={registry}\nFROM $REGISTRY/team/base:1\nLABEL a=b\n")
+    build = ("build", "--pull", "--no-cache", str(tmp_path / "context"))
+    assert "Successfully built" in wherry(*build, "-t", "on-private:1")
+    docker = [*("docker", "--host", engine.host, "--config", str(tmp_path)), *build]
+    told = subprocess.run(docker, env={**os.environ, "DOCKER_BUILDKIT": "0"}, capture_output=True, check=False)
+    assert b"Successfully built" in told.stdout, told
+
+    helper = tmp_path / "docker-credential-test"
+    helper.write_text(HELPER)
+    helper.chmod(0o755)
+    (tmp_path / "kept").write_text(json.dumps({"ServerURL": registry, "Username": "ada", "Secret": "secret"}))
+    wherry.config.write_text(json.dumps({"credHelpers": {registry: "test"}, "credsStore": "missing"}))
+    assert "Successfully built" in wherry(*build)
+    (tmp_path / "kept").unlink()
+    assert "no basic auth credentials" in wherry(*build, code=1)

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
+from runtime.cgroups import mounted_roots
 from tests.engine.conftest import NewEngine
 from tests.harness import RunningEngine, UnixConnection
 
@@ -85,7 +86,10 @@ def test_nothing_is_left_of_a_build_whose_engine_is_killed(new_engine: NewEngine
     engine = new_engine()
     images = {image["Id"] for image in engine.get("/images/json?all=1")}
     layers = directories(engine.data_root / "layers")
-    connection = begin(engine, "FROM busybox\nRUN echo a > /a\nRUN echo begun; sleep 1000\n", "begun\\n")
+    text = "FROM busybox\nRUN echo a > /a\nRUN echo begun; sleep 1000\n"
+    connection = begin(engine, text, "begun\\n", "nocache=1&cgroupparent=/wherry-test-build")
+    parents = [Path(f"{root}/wherry-test-build") for root in mounted_roots()]
+    assert all(len([*parent.glob("*/cgroup.procs")]) == 1 for parent in parents)
     engine.kill()
     connection.close()
     engine.restart()
@@ -96,6 +100,7 @@ def test_nothing_is_left_of_a_build_whose_engine_is_killed(new_engine: NewEngine
     assert directories(engine.data_root / "build/scratch") == []
     assert set(layers) <= set(directories(engine.data_root / "layers"))
     assert cgroups(engine) == []
+    assert not any(map(Path.exists, parents))
 
 
 def test_what_a_killed_engine_had_built_is_not_built_again(new_engine: NewEngine) -> None:

@@ -1,10 +1,12 @@
 import contextlib
+import itertools
 import json
 import os
 import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,16 +17,20 @@ from app.core.errors import UserError
 from app.engine.errors import EngineError
 from app.services import builds
 from app.services.build_caches import write_caches
+from app.services.build_context import BEGIN_BYTES, is_archive
 from app.services.build_outputs import OutputTo, parse_output, write_output
 from app.services.images import with_default_tag
 from app.services.registry_logins import Logins, server_of
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_PIECE_BYTES = 1 << 18
 _STEP = re.compile(r"Step (\d+/\d+) : (.*)")
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("context", metavar="PATH|URL|-", help="the files to build from; - is a Dockerfile on stdin")
+    parser.add_argument(
+        "context", metavar="PATH|URL|-", help="the files to build from; - is a Dockerfile or a tar on stdin"
+    )
     parser.add_argument("-f", "--file", metavar="FILE", default="", help="the Dockerfile (default: PATH/Dockerfile)")
     parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="a name for the image")
     parser.add_argument("--target", default="", metavar="STAGE", help="the stage to build")
@@ -41,6 +47,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS")
     parser.add_argument("-m", "--memory", default="", metavar="SIZE")
     parser.add_argument("--shm-size", default="", metavar="SIZE")
+    parser.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]")
+    parser.add_argument("--cgroup-parent", default="", metavar="PATH", help="the cgroup RUN is below")
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=NAME]")
     parser.add_argument("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="lend an SSH agent")
     parser.add_argument(
@@ -140,13 +148,17 @@ def _push(context: Context, name: str, quiet: bool) -> None:
 
 
 def _options(arguments: Namespace) -> builds.BuildOptions:
-    text = None
+    text = archive = None
     directory, dockerfile = arguments.context, arguments.file
     if dockerfile == "-" or directory == "-":
         if dockerfile == "-" and directory == "-":
             raise UserError("The context and the Dockerfile cannot both come from standard input.")
-        text, dockerfile = sys.stdin.buffer.read(), ""
-    options = builds.BuildOptions(directory, dockerfile, text)
+        begin = sys.stdin.buffer.read(BEGIN_BYTES)
+        if directory == "-" and is_archive(begin):
+            archive = itertools.chain((begin,), iter(partial(sys.stdin.buffer.read, _PIECE_BYTES), b""))
+        else:
+            text, dockerfile = begin + sys.stdin.buffer.read(), ""
+    options = builds.BuildOptions(directory, dockerfile, text, archive)
     options.tags, options.target, options.platform = arguments.tag, arguments.target, arguments.platform
     options.build_args = dict(_argument(entry) for entry in arguments.build_arg)
     options.labels = dict(entry.partition("=")[::2] for entry in arguments.label)
@@ -154,6 +166,7 @@ def _options(arguments: Namespace) -> builds.BuildOptions:
     options.cache_to = arguments.cache_to
     options.network, options.add_hosts = arguments.network, arguments.add_host
     options.memory_bytes, options.shm_bytes = _size(arguments.memory), _size(arguments.shm_size)
+    options.ulimits, options.cgroup_parent = [_ulimit(entry) for entry in arguments.ulimit], arguments.cgroup_parent
     options.secrets = dict(_secret(entry) for entry in arguments.secret)
     options.contexts = dict(_context(entry) for entry in arguments.build_context)
     options.agents = dict(_agent(entry) for entry in arguments.ssh)
@@ -210,6 +223,13 @@ def _secret(entry: str) -> tuple[str, bytes]:
         return id, Path(source).read_bytes()
     except OSError as failed:
         raise UserError(f"--secret {entry}: {source} cannot be read: {failed.strerror}.") from failed
+
+
+def _ulimit(entry: str) -> dict[str, Any]:
+    match = re.fullmatch(r"([a-z]+)=(-?\d+)(?::(-?\d+))?", entry)
+    if not match:
+        raise UserError(f"--ulimit {entry}: invalid ulimit argument.", "Write it like nofile=1024:2048.")
+    return {"Name": match[1], "Soft": int(match[2]), "Hard": int(match[3] or match[2])}
 
 
 def _size(text: str) -> int:

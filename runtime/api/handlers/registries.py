@@ -29,14 +29,42 @@ AUTH_FIELDS = ("serveraddress", "username", "password", "identitytoken")
 
 def credentials_of(request: Request) -> Credentials:
     """X-Registry-Auth; a header that cannot be read is none, as for moby. See the Engine API, "Authentication"."""
+    return _credentials(_header_document(request, "x-registry-auth"))
+
+
+def credentials_by_domain(request: Request) -> Callable[[str], Credentials]:
+    """X-Registry-Config: credentials by host, as the client has them; unreadable ones are none.
+
+    Old configurations have URLs (`https://HOST/v1/`) in place of hosts.
+    """
+    document = _header_document(request, "x-registry-config")
+    known = {name if name == HUB_KEY else _host_of(name): entry for name, entry in document.items()}
+
+    def credentials(domain: str) -> Credentials:
+        return _credentials(known.get(domain) or known.get(HUB_KEY if domain == DEFAULT_DOMAIN else ""))
+
+    return credentials
+
+
+def _header_document(request: Request, name: str) -> dict[str, Any]:
+    text = request.headers.get(name, "")
+    try:
+        document = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _host_of(name: str) -> str:
+    return name.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _credentials(document: Any) -> Credentials:
     from runtime.registry.transport import Credentials
 
-    text = request.headers.get("x-registry-auth", "")
-    try:
-        document: Any = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-        fields = {name.lower(): value for name, value in document.items() if isinstance(value, str)}
-    except (ValueError, AttributeError):
+    if not isinstance(document, dict):
         return Credentials()
+    fields = {name.lower(): value for name, value in document.items() if isinstance(value, str)}
     username, password = fields.get("username", ""), fields.get("password", "")
     if not username and (auth := fields.get("auth", "")):
         try:
@@ -44,24 +72,6 @@ def credentials_of(request: Request) -> Credentials:
         except ValueError:
             pass
     return Credentials(username, password, fields.get("identitytoken", ""), fields.get("registrytoken", ""))
-
-
-def credentials_by_domain(request: Request) -> Callable[[str], Credentials]:
-    """X-Registry-Config: credentials by host, as the client has them; unreadable ones are none."""
-    text = request.headers.get("x-registry-config", "")
-    try:
-        document: Any = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-        known = {host: {key.lower(): str(value) for key, value in entry.items()} for host, entry in document.items()}
-    except (ValueError, AttributeError):
-        known = {}
-
-    def credentials(domain: str) -> Credentials:
-        from runtime.registry.transport import Credentials
-
-        found = known.get(domain) or known.get(HUB_KEY if domain == DEFAULT_DOMAIN else "") or {}
-        return Credentials(found.get("username", ""), found.get("password", ""), found.get("identitytoken", ""))
-
-    return credentials
 
 
 async def pull(engine: Engine, request: Request) -> Answer:

@@ -21,6 +21,7 @@ from runtime.cgroups import host_facts, open_cgroup
 from runtime.content.snapshots import OverlayRootfs, Snapshots
 from runtime.engine import sharing, user_namespaces
 from runtime.engine.bundle import Bundles
+from runtime.engine.cgroup_parents import CgroupParents
 from runtime.engine.container import Container
 from runtime.engine.launching import END_TIMEOUT_S, end_and_delete, launch
 from runtime.engine.networks import NetworkService
@@ -72,12 +73,14 @@ class StepRunner:
         snapshots: Snapshots,
         networks: NetworkService,
         processes: ProcessTable,
+        cgroup_parents: CgroupParents,
         find_container: sharing.Find,
     ) -> None:
         self._settings = settings
         self._snapshots = snapshots
         self._networks = networks
         self._processes = processes
+        self._cgroup_parents = cgroup_parents
         self._find_container = find_container
         self._mounts = _StepMounts()
         self._bundles = Bundles(settings, self._mounts)
@@ -121,7 +124,9 @@ class StepRunner:
             donor = sharing.network_donor(container, self._find_container)
             member = await self._networks.join(container, donor)
             undo.push_async_callback(self._networks.leave, container)
-            cgroup = open_cgroup(f"{self._settings.cgroup_parent}/{id}")
+            self._cgroup_parents.prepare(container, is_step=True)
+            undo.callback(self._cgroup_parents.release, container)
+            cgroup = open_cgroup(self._cgroup_parents.path_of(container))
             self._mounts.by_id[id] = command.mounts
             undo.callback(self._mounts.by_id.pop, id)
             spec = self._bundles.write(container, rootfs, member, [], sharing.Shared(), cgroup.path)

@@ -16,7 +16,6 @@ _REFUSED = {
     "squash": "--squash",
     "session": "BuildKit's sessions",
     "outputs": "outputs",
-    "cgroupparent": "--cgroup-parent",
 }
 
 
@@ -84,7 +83,12 @@ def _host_config(query: Query) -> dict[str, Any]:
         "MemorySwap": "memswap",
         "ShmSize": "shmsize",
     }
-    texts = {"CpusetCpus": "cpusetcpus", "CpusetMems": "cpusetmems", "Isolation": "isolation"}
+    texts = {
+        "CpusetCpus": "cpusetcpus",
+        "CpusetMems": "cpusetmems",
+        "Isolation": "isolation",
+        "CgroupParent": "cgroupparent",
+    }
     host: dict[str, Any] = {name: query.number(parameter) or 0 for name, parameter in numbers.items()}
     host |= {name: query.text(parameter) for name, parameter in texts.items()}
     host["NetworkMode"] = query.text("networkmode") or "default"
