@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench.build import builds
+from tests.bench.cpu import cpu
 from tests.bench.crowds import hundred, thousand
 from tests.bench.images import images
 from tests.bench.lives import api_lives, cli_lives, execs
@@ -24,6 +25,7 @@ ROWS: dict[str, Callable[[Sequence[Peer], Path, int], None]] = {
     "lives": api_lives,
     "cli": cli_lives,
     "exec": execs,
+    "cpu": cpu,
     "builds": builds,
     "hundred": hundred,
     "logs": logs,

@@ -30,13 +30,13 @@ def api_lives(peers: Sequence[Peer], root: Path, rounds: int) -> None:
         show_times(title, {peer.name: partial(timed, partial(life, peer.api, network)) for peer in peers}, rounds)
 
 
-def _docker_run(peer: Peer) -> None:
+def docker_run(peer: Peer) -> None:
     command = ["docker", "run", "--rm", "busybox", "true"]
     subprocess.run(command, env=peer.environment(), check=True)
 
 
 def cli_lives(peers: Sequence[Peer], root: Path, rounds: int) -> None:
-    measures: dict[str, Measure] = {peer.name: partial(timed, partial(_docker_run, peer)) for peer in peers}
+    measures: dict[str, Measure] = {peer.name: partial(timed, partial(docker_run, peer)) for peer in peers}
     with runc_bundle(root) as bundle:
         if bundle:
             command = ["runc", "run", "--bundle", str(bundle), "wherry-bench"]
@@ -44,14 +44,14 @@ def cli_lives(peers: Sequence[Peer], root: Path, rounds: int) -> None:
         show_times("docker run --rm busybox true, bridge", measures, max(rounds // 2, 5))
 
 
-def _exec(api: Api, id: str) -> None:
+def exec_true(api: Api, id: str) -> None:
     exec_id = api.call("POST", f"/containers/{id}/exec", {"Cmd": ["true"], "AttachStdout": True})["Id"]
     api.call("POST", f"/exec/{exec_id}/start", {})  # a new connection's worth of stream, up to the end of the output
 
 
 def execs(peers: Sequence[Peer], root: Path, rounds: int) -> None:
     ids = {peer.name: peer.api.start("sleep", "1000") for peer in peers}
-    measures = {peer.name: partial(timed, partial(_exec, Api(peer.socket), ids[peer.name])) for peer in peers}
+    measures = {peer.name: partial(timed, partial(exec_true, Api(peer.socket), ids[peer.name])) for peer in peers}
     show_times("API exec create+start of `true`, to its end", measures, rounds)
     for peer in peers:
         peer.api.remove(ids[peer.name])

@@ -73,7 +73,17 @@ class Peer:
 
     def memory_kb(self) -> float:
         """Of all its processes, containers' own left out: memory shared among several is divided among them."""
-        return sum(map(_pss_kb, _tree(self.pid))) + sum(map(_pss_kb, _launchers(self.socket.parent)))
+        return sum(_pss_kb(pid) for pids in self.parts().values() for pid in pids)
+
+    def parts(self) -> dict[str, list[int]]:
+        """Its processes, containers' own left out."""
+        return {"engine": list(_tree(self.pid)), "launcher": list(_launchers(self.socket.parent))}
+
+    def cgroup_parent(self) -> str:
+        """Where its containers' cgroups are."""
+        if self.netns:
+            return "/docker"
+        return f"/wherry-{self.api.call('GET', '/info')['ID']}"
 
 
 def _tree(pid: int) -> Iterator[int]:
