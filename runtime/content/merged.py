@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from runtime.content.tree import SYMLINKS_MAX, is_opaque, is_whiteout, open_directory
 from runtime.errors import InvalidParameter
@@ -37,15 +38,58 @@ def read_in_layers(lower: Sequence[str], upper: str | None, path: str) -> bytes 
 
 
 def read_in_container(lower: Sequence[str], upper: str, path: str) -> bytes | None:
-    """As `read_in_layers`, and quickly for a container that has not written anything: layers never change."""
-    with os.scandir(upper) as written:
-        untouched = next(written, None) is None
-    return _read_in_image(tuple(lower), path) if untouched else read_in_layers(lower, upper, path)
+    """As `read_in_layers`, and quickly where the container has written nothing: layers never change."""
+    image = _read_in_image(tuple(lower), path)
+    own = _is_on_the_way(upper, path) if image.is_straight else _is_touched(upper)
+    return read_in_layers(lower, upper, path) if own else image.content
+
+
+class _InImage(NamedTuple):
+    """A file of an image; `is_straight` if no symlink leads to it, or away from where it would be."""
+
+    content: bytes | None
+    is_straight: bool
 
 
 @functools.lru_cache(_FILES_KEPT)
-def _read_in_image(lower: tuple[str, ...], path: str) -> bytes | None:
-    return read_in_layers(lower, None, path)
+def _read_in_image(lower: tuple[str, ...], path: str) -> _InImage:
+    return _InImage(read_in_layers(lower, None, path), _is_straight(lower, path))
+
+
+def _is_straight(lower: Sequence[str], path: str) -> bool:
+    names = path.strip("/").split("/")
+    if not {"", ".", ".."}.isdisjoint(names):
+        return False
+    with ExitStack() as opened:
+        found: list[int] | int | None = [_kept(opened, open_directory(directory)) for directory in lower]
+        for name in names:
+            if not isinstance(found, list):
+                break
+            found = look_up(opened, found, name)
+        return not isinstance(found, int) or not stat.S_ISLNK(os.fstat(found).st_mode)
+
+
+def _is_on_the_way(upper: str, path: str) -> bool:
+    """Whether the container has anything of its own where the straight `path` leads, or instead of a directory."""
+    *directories, name = path.strip("/").split("/")
+    with ExitStack() as opened:
+        level = _kept(opened, open_directory(upper))
+        try:
+            for directory in directories:
+                level = _kept(opened, open_directory(directory, level))
+                if is_opaque(level):
+                    return True
+            os.stat(name, dir_fd=level, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            return True
+    return True
+
+
+def _is_touched(upper: str) -> bool:
+    with os.scandir(upper) as written:
+        return next(written, None) is not None
 
 
 def stat_directory(lower: Sequence[str], path: str) -> os.stat_result | None:

@@ -92,7 +92,7 @@ class Snapshots:
 
     def describe(self, snapshot_id: str, image: HasLayers) -> OverlayRootfs:
         """The same directories `prepare` returned, without touching the disk."""
-        snapshot = str(self._path(snapshot_id))
+        snapshot = f"{self._directory}/{_checked(snapshot_id)}"
         return OverlayRootfs(list(self._lower(image.chain_ids)), f"{snapshot}/upper", f"{snapshot}/work")
 
     def _lower_of(self, chain_ids: tuple[str, ...]) -> list[str]:
@@ -137,6 +137,10 @@ class Snapshots:
             raise NotFound(f"there is no snapshot {snapshot_id}") from None
 
     def _path(self, snapshot_id: str) -> Path:
-        if "/" in snapshot_id or snapshot_id in ("", ".", ".."):
-            raise InvalidParameter(f'"{snapshot_id}" cannot name a snapshot')
-        return self._directory / snapshot_id
+        return self._directory / _checked(snapshot_id)
+
+
+def _checked(snapshot_id: str) -> str:
+    if "/" in snapshot_id or snapshot_id in ("", ".", ".."):
+        raise InvalidParameter(f'"{snapshot_id}" cannot name a snapshot')
+    return snapshot_id

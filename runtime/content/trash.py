@@ -16,7 +16,7 @@ class Trash:
 
     def discard(self, path: Path) -> None:
         """Takes `path` out of sight. Raises FileNotFoundError."""
-        os.rename(path, self._directory / f"{path.name}.{secrets.token_hex(4)}")
+        os.rename(path, f"{self._directory}/{path.name}.{secrets.token_hex(4)}")
 
     def empty(self) -> int:
         """Deletes everything discarded so far; returns how many trees that were. Raises OSError."""

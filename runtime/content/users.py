@@ -4,6 +4,7 @@ Semantics and sentences are Docker's (github.com/moby/sys/user, GetExecUser and 
 looks like a number is one, a number needs no entry, and one that has an entry gets its groups and home too.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from runtime.errors import InvalidParameter
 PASSWD_PATH = "/etc/passwd"
 GROUP_PATH = "/etc/group"
 _ID_MAX = 2**31 - 1
+_REMEMBERED = 64
+_REMEMBERED_BYTES_MAX = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,12 @@ def resolve_user(
     `passwd` and `group` are the files' contents, None when the image has none. `extra_groups` are `--group-add`
     names or numbers. Raises InvalidParameter: no such user or group, or a number out of range.
     """
+    small = len(passwd or b"") + len(group or b"") <= _REMEMBERED_BYTES_MAX
+    return (_resolved if small else _resolved.__wrapped__)(spec, passwd, group, tuple(extra_groups))
+
+
+@functools.lru_cache(_REMEMBERED)
+def _resolved(spec: str, passwd: bytes | None, group: bytes | None, extra_groups: Sequence[str]) -> ResolvedUser:
     user, _, wanted_group = spec.partition(":")
     account = _find_account(user, passwd or b"")
     groups = list(_groups(group or b"")) if wanted_group or account.name or extra_groups else []

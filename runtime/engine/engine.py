@@ -132,7 +132,7 @@ class Engine:
         await self.networks.start(running)
         await self.containers.reconcile(known)
         self._spawn(self._reap())
-        self._spawn(self._note_removals())
+        self.events.observe = self._note_removal
 
     async def load_embedded_images(self) -> None:
         """Load what came with Wherry and was never loaded; `ready` is set at the end, whatever happens."""
@@ -162,11 +162,8 @@ class Engine:
             await self._discarded.wait()
             await asyncio.sleep(REAP_DELAY_S)
 
-    async def _note_removals(self) -> None:
-        while True:  # a reader that fell behind is dropped, also this one
-            async for events in self.events.listen().batches():
-                if any(event.action in ("destroy", "delete", "prune") for event in events):
-                    self._discarded.set()
+    def _note_removal(self, event: Event) -> None:
+        if event.action in ("destroy", "delete", "prune"):
             self._discarded.set()
 
     async def _reap_once(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class EventBus:
     def __init__(self) -> None:
         self._history: deque[Event] = deque(maxlen=HISTORY)
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()  # one that nobody reads is soon forgotten
+        self.observe: Callable[[Event], None] = lambda event: None  # called with each at once, in the publisher's place
 
     @property
     def listeners(self) -> int:
@@ -41,8 +42,10 @@ class EventBus:
 
     def publish(self, event: Event) -> None:
         self._history.append(event)
-        for listener in [listener for listener in self._listeners if not listener.take(event)]:
-            self._listeners.discard(listener)
+        self.observe(event)
+        if self._listeners:
+            for listener in [listener for listener in self._listeners if not listener.take(event)]:
+                self._listeners.discard(listener)
 
     def listen(self, since_ns: int | None = None, until_ns: int | None = None) -> Listener:
         """Events from `since_ns` to `until_ns`; without both, from now on for ever. As moby's SubscribeTopic."""

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.content.merged import read_in_container
@@ -187,13 +187,13 @@ class ExecService:
         options = container.options
         spec = exec.user or options.user
         user = resolve_user(spec, read(PASSWD_PATH), read(GROUP_PATH), options.groups)
-        asked = replace(options, tty=exec.tty, env=[*_without(options.env, exec.env), *exec.env])
+        asked = [*_without(options.env, exec.env), *exec.env]
         capabilities = spec_gen.effective_capabilities(options, privileged=exec.privileged or options.privileged)
         document: dict[str, Any] = {
             "terminal": exec.tty,
             "user": spec_gen.oci_user(user),
             "args": exec.args,
-            "env": spec_gen.environment(asked, container.hostname, user.home, container.link_env),
+            "env": spec_gen.environment(asked, exec.tty, container.hostname, user.home, container.link_env),
             "cwd": exec.working_dir or options.working_dir,
             "capabilities": spec_gen.capability_sets(capabilities, user.uid),
             "noNewPrivileges": options.no_new_privileges,

@@ -49,15 +49,15 @@ class EngineSettings:
     def store_path(self) -> Path:
         return self.data_root / "engine.db"
 
-    @property
+    @cached_property
     def containers_dir(self) -> Path:
         return self.data_root / "containers"
 
-    @property
+    @cached_property
     def bundles_dir(self) -> Path:
         return self.run_dir / "bundles"
 
-    @property
+    @cached_property
     def rootfs_dir(self) -> Path:
         """An empty directory: every container mounts its root here, each in a mount namespace of its own."""
         return self.run_dir / "rootfs"

@@ -141,7 +141,7 @@ def process(options: Options, place: Place, bounding: list[str]) -> dict[str, An
         "terminal": options.tty,
         "user": oci_user(place.user),
         "args": args,
-        "env": environment(options, place.hostname, place.user.home, place.link_env),
+        "env": environment(options.env, options.tty, place.hostname, place.user.home, place.link_env),
         "cwd": options.working_dir,
         "capabilities": capability_sets(bounding, place.user.uid),
         "noNewPrivileges": options.no_new_privileges,
@@ -172,12 +172,12 @@ def capability_sets(bounding: list[str], uid: int) -> dict[str, list[str]]:
     return {"bounding": bounding, "effective": held, "permitted": held}
 
 
-def environment(options: Options, hostname: str, home: str, link_env: Sequence[str] = ()) -> list[str]:
-    """PATH, HOSTNAME, TERM and links' come first, for the image and the user to override; HOME is there in any case."""
-    term = ["TERM=xterm"] if options.tty else []
+def environment(asked: Sequence[str], tty: bool, hostname: str, home: str, link_env: Sequence[str] = ()) -> list[str]:
+    """`asked` by image and user, behind PATH, HOSTNAME, TERM and links', which it overrides; HOME in any case."""
+    term = ["TERM=xterm"] if tty else []
     ours = [DEFAULT_PATH, f"HOSTNAME={hostname}", *term, *link_env]
     variables: dict[str, str] = {}
-    for entry in [*ours, *options.env]:
+    for entry in [*ours, *asked]:
         name, equals, _ = entry.partition("=")
         if equals:
             variables[name] = entry

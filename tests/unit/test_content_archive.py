@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.content.archive import Limits, export_tree, unpack_layer, write_diff
-from runtime.content.merged import read_in_layers
+from runtime.content.merged import read_in_container, read_in_layers
 from runtime.content.tree import remove_tree, walk
 from runtime.errors import InvalidParameter
 from tests.fakes.images import Entry, device, directory, file, hard_link, symlink, tar_of
@@ -263,3 +263,28 @@ class TestReadInLayers:
             huge.truncate(1 << 40)
         with pytest.raises(InvalidParameter, match="larger than 16 MiB"):
             self.read(layers, "/passwd")
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            [],
+            [file("etc/hosts", b"mounted over")],
+            [file("etc/passwd", b"new")],
+            [file("usr/etc/passwd", b"behind the link")],
+            [file("etc", b"no directory")],
+            [symlink("etc", "usr/etc"), file("usr/etc/passwd", b"behind the link")],
+            [symlink("etc/passwd", "/usr/etc/other"), file("usr/etc/other", b"other")],
+            [file("etc/.wh.passwd")],
+            [file(".wh.etc")],
+            [file("etc/.wh..wh..opq"), file("etc/group", b"new")],
+        ],
+        ids=lambda written: " ".join(info.name for info, _ in written) or "nothing",
+    )
+    @pytest.mark.parametrize("path", ["/etc/passwd", "/linked/passwd", "/etc/group", "/usr/etc/../etc/passwd"])
+    def test_the_quick_way_reads_the_same(self, layers: list[Path], path: str, written: list[Entry]) -> None:
+        """Whatever a container writes after its image's files have been read once."""
+        unpack(layers[2], file("etc/passwd", b"image"), file("usr/etc/passwd", b"usr"), symlink("linked", "usr/etc"))
+        upper, *lower = map(str, layers)
+        assert read_in_container(lower, upper, path) == self.read(layers, path)
+        unpack(layers[0], *written)
+        assert read_in_container(lower, upper, path) == self.read(layers, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Document = Mapping[str, Any]
@@ -65,7 +65,11 @@ class EndpointConfig:
 
     def to_document(self) -> dict[str, Any]:
         """Only what is set: most containers ask for nothing."""
-        return {name: value for name, value in asdict(self).items() if value or (name == "ipam" and value is not None)}
+        return {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in vars(self).items()
+            if value or (name == "ipam" and value is not None)
+        }
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> EndpointConfig:
