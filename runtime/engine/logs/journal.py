@@ -65,6 +65,7 @@ class Journal:
 
     def begin(self, owner: str, stream: int, unfinished: bytes) -> None:
         """Output of `owner`'s `stream` is about to be read, or written after it was held back."""
+        self._pages[0] = 0  # a read that had nothing has not come to its end
         if unfinished:
             self._view[_UNFINISHED_AT : _UNFINISHED_AT + len(unfinished)] = unfinished
         self._begun = owner.encode(), stream, len(unfinished)
