@@ -17,6 +17,7 @@ import bcrypt
 import pytest
 
 from tests.engine.test_pull import layers, pull
+from tests.fakes.certificates import make_certificates
 from tests.fakes.images import docker_archive
 from tests.fakes.registries import docker_registry
 from tests.harness import RunningEngine
@@ -24,20 +25,11 @@ from tests.harness import RunningEngine
 GOOD = "Basic " + base64.b64encode(b"ada:secret").decode()
 
 
-def openssl(where: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=where, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ca.crt, and cert.pem with key.pem for 127.0.0.1 signed by it."""
     place = tmp_path_factory.mktemp("certificates")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(place, "req", "-x509", *key, "-subj", "/CN=Test authority", "-out", "ca.crt", "-keyout", "ca.key")
-    openssl(place, "req", *key, "-subj", "/CN=registry", "-out", "request", "-keyout", "key.pem")
-    (place / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    sign = "x509 -req -in request -CA ca.crt -CAkey ca.key -CAcreateserial -extfile extensions -out cert.pem"
-    openssl(place, *sign.split())
+    make_certificates(place, "IP:127.0.0.1,DNS:localhost")
     return place
 
 

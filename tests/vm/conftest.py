@@ -85,6 +85,9 @@ def sshd(tmp_path: Path) -> Iterator[SshServer]:
     process.stderr.close()
 
 
+SETTINGS = MachineSettings(cpus=2, memory_mib=1024, disk_gib=8)
+
+
 @dataclass(frozen=True)
 class BootedMachine:
     manager: MachineManager
@@ -102,6 +105,8 @@ class BootedMachine:
         return record
 
     def ensure_running(self) -> None:
+        if not self.paths.settings.exists():
+            self.manager.create(self.name, SETTINGS)
         if self.manager.status(self.name).state != "running":
             status = self.manager.start(self.name)
             assert status.state == "running", status.reasons
@@ -120,7 +125,5 @@ def machine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedMac
 @pytest.fixture
 def machine(machine_home: BootedMachine) -> BootedMachine:
     """A running machine, the same for all tests; one that a test took down is started again."""
-    if not machine_home.paths.settings.exists():
-        machine_home.manager.start("test", MachineSettings(cpus=2, memory_mib=1024, disk_gib=8))
     machine_home.ensure_running()
     return machine_home

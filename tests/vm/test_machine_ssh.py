@@ -253,3 +253,27 @@ def test_a_link_is_made_again_when_the_connection_is_cut(sshd: SshServer) -> Non
         assert len(made) == 2
 
     asyncio.run(scenario())
+
+
+def test_who_waits_for_the_next_connection_hears_when_there_will_be_none(
+    sshd: SshServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmbackend.ssh.link._SUCCESSOR_TIMEOUT_S", 600.0)
+
+    async def scenario() -> None:
+        link = GuestLink(lambda timeout_s, on_lost: GuestConnection.connect(sshd.port, "root", sshd.keys, 30, on_lost))
+        link.announce()
+        async with asyncio.timeout(60):
+            await link.wait_connected()
+        sshd.process.kill()
+        for pid in descendants(sshd.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(link.current().close)
+        waiting = asyncio.create_task(asyncio.to_thread(link.open_unix, "/nowhere"))
+        link.give_up()
+        async with asyncio.timeout(60):
+            with pytest.raises(GuestUnreachable):
+                await waiting
+        await link.close()
+
+    asyncio.run(scenario())

@@ -313,6 +313,7 @@ async def attach(
     guest = Guest(prepared, qemu, monitor, ssh_port, link, console, engine_announced, api, forwards, uses, shares)
     undo.push_async_callback(guest.stop_watching)
     # Undone first: whatever waits for the guest then ends at once.
+    undo.callback(link.give_up)
     undo.callback(qemu.process.kill)
     return guest
 

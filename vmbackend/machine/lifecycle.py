@@ -426,7 +426,9 @@ class Machine:
             await asyncio.wait([guest.qemu.ended, changed], timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
             if guest.qemu.ended.done():
-                raise guest.qemu.end()
+                end = guest.qemu.end()
+                self._step("probe_failed", (f"{end}.",))  # taking down what served it takes a moment
+                raise end
             if self._state not in ("running", "degraded"):
                 continue
             if clock.jumped() or wrong:
@@ -590,8 +592,8 @@ class Machine:
                 await guest.ping()
         except GuestUnreachable as error:
             problems = [guest.link.problem or str(error), *problems]
-        except MonitorError:
-            return  # QEMU is ending, and its end is told
+        except MonitorError as error:
+            problems = [str(error)]  # it is ending
         before = self._state
         self._step("probe_failed" if problems else "probe_ok", tuple(problems))
         if before == "degraded" and self._state == "running":

@@ -40,6 +40,7 @@ class GuestLink:
         self._suspected = asyncio.Event()
         self._changed = threading.Condition()
         self._was_connected = False
+        self._given_up = False
         self._task = asyncio.create_task(self._keep())
         self.problem: str | None = "SSH to the guest has not been tried yet"
 
@@ -81,6 +82,12 @@ class GuestLink:
         A guest that is slow keeps its connection; one that answers on a new connection sooner gets that one.
         """
         self._loop.call_soon_threadsafe(self._suspected.set)
+
+    def give_up(self) -> None:
+        """There will be no other connection: who waits for one hears so now."""
+        with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
 
     def rest(self, resting: bool) -> None:
         """Send nothing by ourselves to a guest that stands still: QEMU would give the connection up in the end."""
@@ -179,7 +186,9 @@ class GuestLink:
     def _wait_other_than(self, lost: GuestConnection | None) -> GuestConnection:
         with self._changed:
             if self._was_connected:
-                self._changed.wait_for(lambda: self._connection not in (None, lost), _SUCCESSOR_TIMEOUT_S)
+                self._changed.wait_for(
+                    lambda: self._given_up or self._connection not in (None, lost), _SUCCESSOR_TIMEOUT_S
+                )
             return self.current()
 
     async def _wait_announced(self, timeout_s: float) -> None:
