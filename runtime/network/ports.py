@@ -62,6 +62,12 @@ class PortReservation:
     keeper: ReservationKeeper
     entry_port: int = 0
 
+    def hang_up(self) -> None:
+        """On the clients that came before packets were translated: `holder` took them, and would never answer."""
+        if self.holder is not None and self.protocol == "tcp":
+            self.holder.shutdown(socket.SHUT_RDWR)  # resets also those whose handshake has only begun; stays bound
+            self.holder.listen()
+
     def close(self) -> None:
         if self.holder is not None:
             self.holder.close()
@@ -209,6 +215,8 @@ def hold(protocol: Protocol, address: Address, port: int, where: str) -> socket.
                 # Allows for connections of an earlier owner in TIME_WAIT; a listening one still conflicts.
                 # For UDP it would allow two owners.
                 holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # `PortReservation.hang_up` would give back one that the kernel chose for this socket.
+                port = port or _free_port(family, str(address))
             holder.bind((str(address), port))
             if protocol != "udp":
                 holder.listen()
@@ -218,6 +226,12 @@ def hold(protocol: Protocol, address: Address, port: int, where: str) -> socket.
             return None
         raise _explained(error, where) from error
     return holder
+
+
+def _free_port(family: socket.AddressFamily, address: str) -> int:
+    with socket.socket(family) as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
 
 
 def _explained(error: OSError, where: str) -> WherryError:

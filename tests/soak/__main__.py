@@ -51,6 +51,7 @@ def main() -> int:
                     traceback.print_exc()
                     print(machine.paths.hostagent_log.read_text()[-3000:], file=sys.stderr)
                     print(machine.paths.console_log.read_text()[-3000:], file=sys.stderr)
+                    manager.reset("soak", force=True)  # nothing of it for the next case
         finally:
             manager.stop("soak", force=True)
     return 1 if failed else 0

@@ -155,7 +155,7 @@ def disk(soak: Soak) -> None:
         environment = soak.environment()
         for arguments in (
             ["run", "--rm", "alpine", "true"],
-            ["exec", "box", "sh", "-c", "head -c 1000000 /dev/zero >/x"],
+            ["exec", "box", "sh", "-c", "dd if=/dev/zero of=/x bs=1k count=1000"],
             ["cp", "/etc/services", "box:/copied"],
             ["volume", "create", "more"],
             ["commit", "box", "committed"],

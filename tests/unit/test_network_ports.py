@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import InvalidParameter
-from runtime.network.ports import PortAllocator, PortTaken
+from runtime.network.ports import PortAllocator, PortReservation, PortTaken, hold
 
 ANYWHERE = IPv4Address("0.0.0.0")
 LOCALHOST = IPv4Address("127.0.0.1")
@@ -93,3 +93,24 @@ def test_an_empty_range_and_a_foreign_address_are_refused(ports):
         ports.reserve("tcp", [LOCALHOST], 8001, 8000)
     with pytest.raises(InvalidParameter, match=r"192\.0\.2\.77:50123/tcp: cannot assign"):
         ports.reserve("tcp", [IPv4Address("192.0.2.77")], 50123)
+
+
+def test_who_came_before_the_translation_is_hung_up_on_and_the_port_stays_held(ports):
+    """Nobody accepts what reaches a holder: such a client would wait for ever."""
+    [reserved] = ports.reserve("tcp", [LOCALHOST])
+    with reserved, socket.create_connection(("127.0.0.1", reserved.host_port), 30) as early:
+        early.sendall(b"is anybody there?")
+        reserved.hang_up()
+        with pytest.raises(ConnectionResetError):
+            early.recv(1)
+        with pytest.raises(OSError, match="Address already in use"), socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", reserved.host_port))
+        socket.create_connection(("127.0.0.1", reserved.host_port), 30).close()
+
+
+def test_a_port_of_the_kernels_choice_stays_held_after_a_hangup(ports):
+    with hold("tcp", LOCALHOST, 0, "any port") as holder:
+        port = holder.getsockname()[1]
+        PortReservation("tcp", LOCALHOST, port, holder, ports).hang_up()
+        assert holder.getsockname()[1] == port

@@ -5,6 +5,7 @@ Some of the cases that are tested natively: with `--engine-host` all of tests/co
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.test_docker_cli_matrix import COMMANDS, OPTIONS, box
+from tests.fakes.registries import random_bytes
 from tests.harness import EngineElsewhere
 from tests.vm.conftest import BootedMachine
 
@@ -61,7 +63,7 @@ COMMANDS_HERE = (
 def docker(machine: BootedMachine, *arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "DOCKER_HOST": machine.manager.engine_host(machine.name)}
     command = ["docker", *arguments]
-    return subprocess.run(command, env=environment, input=input, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, input=input, capture_output=True, timeout=200, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,12 @@ def check(done: subprocess.CompletedProcess[bytes], code: int, pattern: str) -> 
 @pytest.mark.parametrize("arguments, input, code, pattern", RUNS, ids=[" ".join(case[0])[:50] for case in RUNS])
 def test_run(machine: BootedMachine, arguments: list[str], input: bytes | None, code: int, pattern: str) -> None:
     check(docker(machine, "run", "--rm", *arguments, input=input), code, pattern)
+
+
+def test_much_to_a_hijacked_stream_that_is_half_closed(machine: BootedMachine) -> None:
+    data = random_bytes(20 << 20)
+    done = docker(machine, "run", "-i", "--rm", "alpine", "sha256sum", input=data)
+    assert done.stdout.decode().split()[:1] == [hashlib.sha256(data).hexdigest()], done
 
 
 @pytest.mark.parametrize("options", OPTIONS_HERE)

@@ -1,22 +1,21 @@
 """A machine as its users see it: start, serve, break, recover, stop. All tests share one guest."""
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import docker
 import pytest
 
 from tests.vm.conftest import BootedMachine, assert_no_processes
-from vmbackend import ForwardAdded, MachineError, MachineManager, MachineSettings, StateChanged
+from tests.vm.traffic import ping
+from vmbackend import MachineError, MachineManager, MachineSettings
 from vmbackend.errors import StartFailed
 from vmbackend.hostagent.client import HostagentClient
 from vmbackend.machine.store import MachineStore, ProcessRecord
@@ -98,23 +97,9 @@ def test_the_control_socket_wants_its_token(machine: BootedMachine) -> None:
         client.request("status", 5)
 
 
-def test_many_requests_at_once(machine: BootedMachine) -> None:
-    failures: list[object] = []
-    host_address = machine.manager.engine_host(machine.name)
-
-    def ask() -> None:
-        try:
-            with closing(docker.DockerClient(base_url=host_address, timeout=100)) as client:
-                client.ping()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test reports it
-            failures.append(error)
-
-    threads = [threading.Thread(target=ask) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+def test_200_clients_at_once(machine: BootedMachine) -> None:
+    with ThreadPoolExecutor(200) as clients:
+        list(clients.map(lambda _: ping(machine), range(200)))
 
 
 def test_a_paused_guest_is_seen_and_comes_back_with_the_right_time(machine: BootedMachine) -> None:
@@ -133,18 +118,6 @@ def test_a_paused_guest_is_seen_and_comes_back_with_the_right_time(machine: Boot
         assert time.monotonic() < deadline
 
 
-def test_a_killed_qemu_is_started_again_by_itself(machine: BootedMachine) -> None:
-    # What the engine wrote a moment before a power cut is the engine's business, and is tested there.
-    guest_command(machine, "sync")
-    before = machine.qemu().pid
-    os.kill(before, signal.SIGKILL)
-    wait_until_changed(
-        machine, 300, lambda status: status.state in ("running", "degraded") and status.pid not in (None, before)
-    )
-    assert machine.manager.start(machine.name).state == "running"
-    assert "QEMU was killed by signal 9" in machine.paths.hostagent_log.read_text()
-
-
 def kill_hostagent(machine: BootedMachine) -> ProcessRecord:
     """Returns the QEMU that is left."""
     hostagent, qemu = machine.hostagent(), machine.qemu()
@@ -154,35 +127,6 @@ def kill_hostagent(machine: BootedMachine) -> ProcessRecord:
     (reason,) = machine.manager.status(machine.name).reasons
     assert f"QEMU (pid {qemu.pid}) runs, but the hostagent that owned it has died" in reason
     return qemu
-
-
-def test_a_killed_hostagents_machine_is_taken_over_with_its_containers(
-    machine: BootedMachine, engine: docker.DockerClient
-) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    serving = ["sh", "-c", "while true; do echo hello | nc -l -p 80; done"]
-    with machine.manager.events(machine.name) as events:
-        assert next(events) == StateChanged("running")
-        container = engine.containers.run("alpine", serving, ports={"80/tcp": port}, detach=True)
-        assert next(event for event in events if isinstance(event, ForwardAdded)).port == port
-    try:
-        for _ in range(2):
-            qemu = kill_hostagent(machine)
-            status = machine.manager.start(machine.name)
-            assert status.state == "running", status
-            assert (status.pid, machine.qemu().pid) == (qemu.pid, qemu.pid)
-            container.reload()
-            assert (container.status, container.attrs["RestartCount"]) == ("running", 0)
-            deadline = time.monotonic() + 60
-            answer = b""
-            while answer != b"hello\n":
-                assert time.monotonic() < deadline
-                with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 10) as stream:
-                    answer = stream.recv(100)
-    finally:
-        container.remove(force=True)
 
 
 def test_a_killed_hostagents_machine_without_a_monitor_is_replaced(machine: BootedMachine) -> None:

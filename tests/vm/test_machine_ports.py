@@ -12,8 +12,7 @@ import pytest
 
 from tests.vm.conftest import BootedMachine
 from tests.vm.test_machine_docker_cli import docker
-from tests.vm.test_machine_engine import Docker, eventually
-from tests.vm.test_machine_lifecycle import guest_command
+from tests.vm.test_machine_engine import Docker
 from vmbackend import host
 
 pytestmark = pytest.mark.timeout(300)
@@ -96,22 +95,6 @@ def test_a_port_somebody_has_fails_the_start_with_the_owners_name(machine: Boote
         assert f"127.0.0.1:{port}" not in cli("port", "next", "80").split()
     assert machine.manager.status(machine.name).state == "running"
     cli("start", "web")
-
-
-def test_ports_outlive_the_engine_in_the_guest(machine: BootedMachine, cli: Docker) -> None:
-    port = free_port()
-    cli("run", "-d", "--name", "web", "-p", f"{port}:80", "alpine", "sh", "-c", ANSWERS)
-    with greeted_by("127.0.0.1", port) as stream:
-        guest_command(machine, "pkill -KILL -f 'runtime [d]aemon'")
-        for text in (b"still\n", b"there\n"):
-            stream.sendall(text)
-            assert stream.recv(10) == text
-        eventually(lambda: docker(machine, "version").returncode == 0, 180)
-        greeted_by("127.0.0.1", port).close()
-        stream.sendall(b"and now\n")
-        assert stream.recv(10) == b"and now\n"
-    cli("rm", "-f", "web")
-    assert machine.manager.forwards(machine.name) == []
 
 
 def test_a_container_reaches_what_listens_on_this_computers_loopback(cli: Docker) -> None:

@@ -109,6 +109,8 @@ class Publisher:
             version = port.binding.host_address.version
             target = targets.get(version) or next(iter(targets.values()), None)
             translated = (version == 4 and version in targets) or version in published.routed
+            if translated:
+                held.hang_up()
             if held.holder and target and not translated and (relay := RELAYS.get(held.protocol)):
                 published.relays.append(relay(held.holder, (target, port.container_port)))
 
