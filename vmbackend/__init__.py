@@ -9,7 +9,15 @@ from vmbackend.errors import MachineError
 from vmbackend.hostagent.client import MachineEvents
 from vmbackend.machine.checks import Finding
 from vmbackend.machine.config import MachineSettings
-from vmbackend.machine.events import ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
+from vmbackend.machine.events import (
+    ForwardAdded,
+    ForwardRemoved,
+    MachineEvent,
+    PhaseEntered,
+    StateChanged,
+    UpdateEnded,
+    UpdateStarted,
+)
 from vmbackend.machine.setting_keys import SETTING_KEYS, changed_settings, setting_texts
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.usage import MachineUsage
@@ -35,6 +43,8 @@ __all__ = [
     "MachineUsage",
     "PhaseEntered",
     "StateChanged",
+    "UpdateEnded",
+    "UpdateStarted",
     "changed_settings",
     "setting_texts",
 ]

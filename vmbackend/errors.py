@@ -61,6 +61,14 @@ class SnapshotRefused(MachineError):
     """A snapshot cannot be made, gone back to or removed."""
 
 
+class UpdateRefused(MachineError):
+    """The machine's guest image is not changed to that one, or not back."""
+
+
+class UpdateFailed(MachineError):
+    """The new guest image did not serve, and the machine runs the old one again."""
+
+
 class GuestUnreachable(MachineError):
     """The guest does not answer; trying again may help."""
 
@@ -86,6 +94,8 @@ _KINDS: dict[str, type[MachineError]] = {
         StartFailed,
         StopFailed,
         SnapshotRefused,
+        UpdateRefused,
+        UpdateFailed,
         GuestUnreachable,
         HostagentUnreachable,
     )

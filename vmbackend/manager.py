@@ -20,14 +20,19 @@ from vmbackend.errors import (
     MachineNotFound,
     SnapshotRefused,
     StartFailed,
+    UpdateFailed,
+    UpdateRefused,
 )
 from vmbackend.host.login import LoginItem
 from vmbackend.hostagent.client import HostagentClient, MachineEvents, spawn_hostagent
+from vmbackend.images.guest_image import CONTRACT, load_guest_image
 from vmbackend.machine import saved
 from vmbackend.machine.archive import export_machine, import_disk, read_settings
 from vmbackend.machine.checks import Finding, examine
 from vmbackend.machine.config import MachineSettings
-from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged
+from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged, UpdateStarted
+from vmbackend.machine.image_change import image_change, offered_image
+from vmbackend.machine.image_facts import with_image
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import MachineStore, ProcessRecord, machine_lock
@@ -70,6 +75,9 @@ class MachineManager:
 
     def status(self, name: str = DEFAULT_MACHINE) -> MachineStatus:
         """Look at the machine; takes at most a few seconds, also when the guest hangs."""
+        return with_image(self._look(name), self._store.paths(name))
+
+    def _look(self, name: str) -> MachineStatus:
         paths = self._store.paths(name)
         if not paths.settings.exists():
             return self._status(paths, "absent")
@@ -140,6 +148,8 @@ class MachineManager:
         self._require_off(name, force)
         with self._owned(name) as paths:
             saved.discard(paths)
+            # First: what it says of snapshots would be looked for in the next disk.
+            paths.image_record.unlink(missing_ok=True)
             paths.data_disk.unlink(missing_ok=True)
 
     def export(self, name: str, target: Path, on_phase: Callable[[str], None] = lambda phase: None) -> None:
@@ -147,6 +157,7 @@ class MachineManager:
         self._require_off(name, force=False)
         with self._owned(name) as paths:
             settings = self._store.load(name)
+            image_change(paths).settle()
             qemu = locate_qemu(host.machine_arch(), settings.qemu_dir)
             try:
                 export_machine(qemu.img, paths, settings, target.absolute(), on_phase)
@@ -215,15 +226,18 @@ class MachineManager:
         told: list[str] = []
 
         def on_event(event: MachineEvent) -> None:
-            if on_phase is not None and isinstance(event, PhaseEntered) and event.phase not in told:
-                told.append(event.phase)
-                on_phase(event.phase)
+            phase = event.phase if isinstance(event, PhaseEntered) else ""
+            if isinstance(event, UpdateStarted):
+                phase = "new guest image"
+            if on_phase is not None and phase and phase not in told:
+                told.append(phase)
+                on_phase(phase)
 
         # Each requirement has its own deadline in there, so this wait ends.
         status = MachineStatus.from_json(client.request("start", None, on_event))
         if status.state not in ("running", "degraded"):
             raise StartFailed(" ".join(status.reasons) or f"The machine `{name}` was stopped while it started.")
-        return status
+        return with_image(status, paths)
 
     def stop(self, name: str = DEFAULT_MACHINE, force: bool = False, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Power the machine off; one that is off already is fine. Forced, also when nothing answers any more."""
@@ -290,6 +304,9 @@ class MachineManager:
     def remove_snapshot(self, name: str, snapshot: str) -> None:
         """Raises SnapshotRefused."""
         self._require_snapshot(name, snapshot)
+        under_way = image_change(self._store.paths(name)).record().change
+        if under_way is not None and under_way.snapshot == snapshot:
+            raise SnapshotRefused(f"The machine `{name}` may have to go back to `{snapshot}`; start it first.")
         client = HostagentClient.find(self._store.paths(name))
         if client is not None:
             client.request("remove_snapshot", _SNAPSHOT_TIMEOUT_S, name=snapshot)
@@ -309,8 +326,67 @@ class MachineManager:
         self.stop(name, force=True)  # it has nothing to save
         with self._owned(name) as paths:
             saved.discard(paths)
+            image_change(paths).settle()
             go_back(_qemu_img(self._store.load(name)), paths.data_disk, snapshot)
         return self.start(name, on_phase=on_phase) if was_up else None
+
+    def update(
+        self,
+        name: str = DEFAULT_MACHINE,
+        image_dir: Path | None = None,
+        on_phase: Callable[[str], None] = lambda phase: None,
+    ) -> MachineStatus:
+        """Change the machine to the guest image that Wherry has for it, or the one in `image_dir`, and start it.
+
+        A machine that runs is powered off first; a saved one goes on for that. Raises UpdateRefused, which changes
+        nothing, and UpdateFailed when the image did not serve: the machine runs its old one then, with its data.
+        """
+        self._store.load(name)
+        paths = self._store.paths(name)
+        if image_dir is not None and not (image_dir / CONTRACT).is_file():
+            raise UpdateRefused(f"There is no guest image in {image_dir}: it has no {CONTRACT}.")
+        image = offered_image(paths) if image_dir is None else load_guest_image(image_dir, host.machine_arch())
+        change = image_change(paths)
+        try:
+            change.check(image)
+            if self.status(name).state == "saved":
+                on_phase("Waking the machine, to shut it down")
+                self.start(name)
+            on_phase("Stopping the machine")
+            self.stop(name)
+            with self._owned(name):
+                change.ask_for(image)
+        except OSError as error:
+            raise UpdateRefused(f"The machine `{name}` cannot change to {image.label}: {error}.") from error
+        status = self.start(name, on_phase=on_phase)
+        record = change.record()
+        if record.current == image.digest:
+            return status
+        passed = record.passed_over.get(image.digest)
+        reason = passed.reason if passed is not None else record.postponed.rstrip(".")
+        raise UpdateFailed(
+            f"The machine `{name}` runs its old guest image again, with its data; {image.label} does not serve: "
+            f"{reason}."
+        )
+
+    def undo_update(
+        self, name: str = DEFAULT_MACHINE, on_phase: Callable[[str], None] = lambda phase: None
+    ) -> MachineStatus:
+        """Go back to the guest image before the last, and to the disk of that time: what came after is lost.
+
+        The power of a machine that runs is cut. Raises UpdateRefused when it is too late.
+        """
+        change = image_change(self._store.paths(name))
+        change.check_back()
+        on_phase("Going back")
+        self.stop(name, force=True)  # it has nothing to save
+        try:
+            with self._owned(name) as paths:
+                saved.discard(paths)
+                change.ask_back()
+        except OSError as error:
+            raise UpdateRefused(f"The update of the machine `{name}` cannot be undone: {error}.") from error
+        return self.start(name, on_phase=on_phase)
 
     def usage(self, name: str = DEFAULT_MACHINE) -> MachineUsage:
         """What the guest uses, and what the machine takes of this computer."""

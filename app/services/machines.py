@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MachineSummary:
-    """`cpus`, `memory_mib` and `disk_gib` are None when the settings cannot be read; `reasons` then says why."""
+    """`available_version`: of another guest image that the machine could change to.
+
+    `cpus`, `memory_mib` and `disk_gib` are None when the settings cannot be read; `reasons` then says why.
+    """
 
     name: str
     state: str
@@ -18,6 +21,8 @@ class MachineSummary:
     cpus: int | None
     memory_mib: int | None
     disk_gib: int | None
+    image_version: str | None
+    available_version: str | None
     ports: Sequence[str]
     reasons: Sequence[str]
 
@@ -48,6 +53,8 @@ def _summary(machines: "MachineManager", name: str) -> MachineSummary:
         status.cpus or cpus,
         status.memory_mib or memory_mib,
         disk_gib,
+        status.image_version,
+        status.available_version,
         ports,
         reasons,
     )

@@ -63,6 +63,9 @@ def _status_of(machine: Any, host: str) -> EngineStatus:
         "started_at": machine.started_at,
         "phase": machine.phase,
         "cold_boot_reason": machine.cold_boot_reason,
+        "image_version": machine.image_version,
+        "available_version": machine.available_version,
+        "update_note": machine.update_note,
     }
     state: EngineState = machine.state if machine.state in get_args(EngineState) else "broken"
     detail = {name: str(value) for name, value in facts.items() if value not in (None, "")}

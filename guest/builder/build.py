@@ -77,7 +77,8 @@ def build_guest(arch: Architecture, output: Path, parts_folder: Path, report: Re
             "kernel": release,
             "parts": {item.part.name: item.part.version for item in parts},
         }
-        _publish(finished, output, manifest.contract(arch, finished, built_from))
+        schema = manifest.store_schema_of(RUNTIME_FOLDER)
+        _publish(finished, output, manifest.contract(arch, finished, built_from, schema))
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,15 @@ against the PIT; on a busy host that fails, and on microvm (ACPI hardware-reduce
 timer) it then hangs for ever. A host that cannot tell its frequency leaves the last two words out and uses q35.
 """
 READY_LINE = "wherry: engine ready"
+ENGINE_ENDED_LINE = "the engine ended with exit code"
+"""What the console shows each time the engine ends; see ``image/overlay/usr/lib/wherry/engine``."""
 
 
-def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any]) -> dict[str, Any]:
+def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any], store_schema: int) -> dict[str, Any]:
     """The contract of the image whose files lie in ``folder``.
 
-    ``built_from`` tells where it came from: ``inputs_sha256`` and the version of every part.
+    ``built_from`` tells where it came from: ``inputs_sha256`` and the version of every part. ``store_schema`` is the
+    newest schema of a store that the image's engine reads.
     """
     return {
         "schema": SCHEMA,
@@ -58,9 +62,17 @@ def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any]) ->
         "ports_channel": "org.wherry.ports",
         "engine_socket": "/run/wherry/docker.sock",
         "ready": READY_LINE,
+        "engine_ended": ENGINE_ENDED_LINE,
+        "store_schema": store_schema,
         "poweroff": "/sbin/poweroff",
         "grow_data_disk": "/usr/lib/wherry/grow-data-disk",
     }
+
+
+def store_schema_of(runtime: Path) -> int:
+    """The schema that the engine in the folder ``runtime`` writes. Its table of migrations imports nothing of it."""
+    schema: int = runpy.run_path(str(runtime / "engine/migrations.py"))["SCHEMA_VERSION"]
+    return schema
 
 
 def describe_file(path: Path) -> dict[str, Any]:

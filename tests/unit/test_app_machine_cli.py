@@ -46,7 +46,7 @@ def test_what_is_no_verb(wherry: Wherry) -> None:
 
 
 def test_a_machine_is_made_listed_changed_and_removed(wherry: Wherry, tmp_path: Path) -> None:
-    assert wherry("ls")[1] == "NAME   STATE   CPUS   MEMORY   DISK   PORTS\n"
+    assert wherry("ls")[1] == "NAME   STATE   CPUS   MEMORY   DISK   IMAGE   PORTS\n"
     assert wherry("create", "big", "cpus=3", "memory=4G", "disk=9")[:2] == (0, "big\n")
     assert wherry("ls")[1].splitlines()[1].split() == ["big", "stopped", "3", "4GiB", "9GiB"]
     [row] = json.loads(wherry("ls", "--json")[1])

@@ -371,7 +371,7 @@ class TestContract:
     def folder(self, tmp_path: Path) -> Path:
         for name in ("kernel", "initramfs.cpio", "system.squashfs"):
             (tmp_path / name).write_text(name)
-        write_contract(contract(X86, tmp_path, {"inputs_sha256": "abc"}), tmp_path)
+        write_contract(contract(X86, tmp_path, {"inputs_sha256": "abc"}, 2), tmp_path)
         return tmp_path
 
     def test_it_describes_the_files_beside_it(self, folder: Path) -> None:

@@ -1,13 +1,13 @@
 """Disks, guest images, QEMU programs and the accelerator's memory: what is found, and what is said when it is not."""
 
 import asyncio
-import hashlib
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.guest_images import edit_contract, make_guest_image
 from vmbackend import host
 from vmbackend.errors import (
     AcceleratorUnusable,
@@ -26,44 +26,11 @@ from vmbackend.qemu.locate import QemuPrograms, locate_qemu
 from vmbackend.qemu.tsc import host_tsc_khz
 
 GIB = 1024**3
-CONTENTS = {"kernel": b"k", "initramfs": b"ii", "system": b"sss"}
 
 
 @pytest.fixture
 def image_dir(tmp_path: Path) -> Path:
-    directory = tmp_path / "image"
-    directory.mkdir()
-    files = {}
-    for role, content in CONTENTS.items():
-        (directory / role).write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        files[role] = {"name": role, "sha256": digest, "size_bytes": len(content)}
-    contract = {
-        "schema": 1,
-        "version": "1",
-        "arch": "x86_64",
-        "files": files,
-        "cmdline": "quiet",
-        "cmdline_tcg": "",
-        "machines": ["microvm"],
-        "system_serial": "s",
-        "data_serial": "d",
-        "fw_cfg": {},
-        "network": {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"},
-        "ssh": {"port": 22, "user": "root", "ready": "listening"},
-        "ports_channel": "ports",
-        "grow_data_disk": "grow",
-        "engine_socket": "/e",
-        "ready": "ready",
-        "poweroff": "poweroff",
-    }
-    (directory / "contract.json").write_text(json.dumps(contract))
-    return directory
-
-
-def edit_contract(directory: Path, **changes: object) -> None:
-    path = directory / "contract.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return make_guest_image(tmp_path / "image")
 
 
 def test_a_good_image_is_hashed_once(image_dir: Path, tmp_path: Path) -> None:

@@ -15,17 +15,21 @@ from vmbackend.errors import GuestImageDamaged, GuestImageMissing
 from vmbackend.machine.store import write_atomically
 
 SCHEMA = 1
-_CONTRACT = "contract.json"
+CONTRACT = "contract.json"
 _ROLES = ("kernel", "initramfs", "system")
+_FIRST_STORE_SCHEMA = 2  # of the images whose contract does not tell it
+_REMEMBERED_FILES = 32
 
 
 @dataclass(frozen=True)
 class GuestImage:
     """A contract, with its files' paths.
 
-    `digest` stands for all of the files' contents. `emulated_cmdline` is added to `cmdline` for an emulated x86 guest,
-    with `{tsc_khz}` filled in. `fw_cfg` maps what the host hands in to firmware configuration names.
-    `ports_channel` is the name of the virtio port on which the guest's engine asks for ports.
+    `digest` is the contract's, which has those of the files. `emulated_cmdline` is added to `cmdline` for an emulated
+    x86 guest, with `{tsc_khz}` filled in. `fw_cfg` maps what the host hands in to firmware configuration names.
+    `ports_channel` is the name of the virtio port on which the guest's engine asks for ports. `store_schema` counts the
+    shapes of the engine's store: an engine reads those up to its own. `engine_ended_line` is what the console shows
+    each time the engine ends ("" when it does not).
     """
 
     directory: Path
@@ -52,6 +56,16 @@ class GuestImage:
     ssh_ready_line: str
     poweroff_command: str
     grow_data_disk_command: str
+    store_schema: int = _FIRST_STORE_SCHEMA
+    engine_ended_line: str = ""
+
+    @property
+    def label(self) -> str:
+        """For people, who may see several images of one version while it is being made."""
+        return f"{self.version} ({self.digest[:8]})"
+
+    def is_of_older_version(self, other: "GuestImage") -> bool:
+        return _numbers(self.version) < _numbers(other.version)
 
 
 def find_guest_image(arch: str, directory: str | None = None) -> GuestImage:
@@ -60,65 +74,25 @@ def find_guest_image(arch: str, directory: str | None = None) -> GuestImage:
     Sizes are compared each time, contents by `verify_contents`. Raises GuestImageMissing, GuestImageDamaged.
     """
     if directory is not None:
-        if not (Path(directory) / _CONTRACT).is_file():
+        if not (Path(directory) / CONTRACT).is_file():
             raise GuestImageMissing(
-                f"The setting `image_dir` names {directory}, but no {_CONTRACT} is there; "
+                f"The setting `image_dir` names {directory}, but no {CONTRACT} is there; "
                 "correct the setting or remove it."
             )
-        return _load(Path(directory), arch)
+        return load_guest_image(Path(directory), arch)
     for place in _places(arch):
-        if (place / _CONTRACT).is_file():
-            return _load(place, arch)
+        if (place / CONTRACT).is_file():
+            return load_guest_image(place, arch)
     raise GuestImageMissing(
         f"The guest image for {arch} is missing: run `make guest`, or set `image_dir` to a folder with one."
     )
 
 
-def verify_contents(image: GuestImage, cache: Path) -> None:
-    """Compare the files' SHA-256 with the contract, once per file: `cache` remembers by path, size and date.
-
-    Raises GuestImageDamaged, OSError.
-    """
-    contract = _read_contract(image.directory)
-    try:
-        known: dict[str, str] = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    fresh = {}
-    for role in _ROLES:
-        path: Path = getattr(image, role)
-        facts = path.stat()
-        identity = f"{path}:{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}"
-        if identity not in known:
-            with path.open("rb") as stream:
-                known[identity] = hashlib.file_digest(stream, "sha256").hexdigest()
-        if known[identity] != contract["files"][role]["sha256"]:
-            raise _damaged(path, "its SHA-256 is not the contract's")
-        fresh[identity] = known[identity]
-    if fresh != known or not cache.exists():
-        write_atomically(cache, json.dumps(fresh))
-
-
-def _places(arch: str) -> Iterator[Path]:
-    yield Path(sys.prefix) / "wherry-guest" / arch
-    yield Path(__file__).parents[2] / "build" / "guest" / arch
-
-
-def _read_contract(directory: Path) -> dict[str, Any]:
-    path = directory / _CONTRACT
-    try:
-        contract: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        schema = contract["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, f"it cannot be read ({error})") from error
-    if schema != SCHEMA:
-        raise _damaged(path, f"it has schema {schema}, and this version of Wherry knows {SCHEMA}")
-    return contract
-
-
-def _load(directory: Path, arch: str) -> GuestImage:
-    contract = _read_contract(directory)
-    path = directory / _CONTRACT
+def load_guest_image(directory: Path, arch: str) -> GuestImage:
+    """The image in that folder. Raises GuestImageDamaged."""
+    text = _read_contract(directory)
+    path = directory / CONTRACT
+    contract: dict[str, Any] = json.loads(text)
     try:
         if contract["arch"] != arch:
             raise _damaged(path, f"it is for {contract['arch']}, and this computer needs {arch}")
@@ -130,7 +104,7 @@ def _load(directory: Path, arch: str) -> GuestImage:
         return GuestImage(
             directory=directory,
             version=contract["version"],
-            digest=_joint_digest(contract),
+            digest=hashlib.sha256(text).hexdigest(),
             arch=arch,
             cmdline=contract["cmdline"],
             emulated_cmdline=contract["cmdline_tcg"],
@@ -149,15 +123,62 @@ def _load(directory: Path, arch: str) -> GuestImage:
             ssh_ready_line=contract["ssh"]["ready"],
             poweroff_command=contract["poweroff"],
             grow_data_disk_command=contract["grow_data_disk"],
+            store_schema=contract.get("store_schema", _FIRST_STORE_SCHEMA),
+            engine_ended_line=contract.get("engine_ended", ""),
             **files,
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, f"it lacks {error}") from error
 
 
-def _joint_digest(contract: dict[str, Any]) -> str:
-    digests = " ".join(contract["files"][role]["sha256"] for role in _ROLES)
-    return hashlib.sha256(digests.encode()).hexdigest()
+def image_files(image: GuestImage) -> tuple[Path, ...]:
+    """All of its files but the contract."""
+    return tuple(getattr(image, role) for role in _ROLES)
+
+
+def verify_contents(image: GuestImage, cache: Path) -> None:
+    """Compare the files' SHA-256 with the contract, once per file: `cache` remembers by inode, size and date.
+
+    Raises GuestImageDamaged, OSError.
+    """
+    contract = json.loads(_read_contract(image.directory))
+    try:
+        before: dict[str, str] = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = {}
+    known = dict(before)
+    for role, path in zip(_ROLES, image_files(image), strict=True):
+        facts = path.stat()
+        # Not by path: the same file has several, see `kept`.
+        identity = f"{facts.st_dev}:{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}"
+        if identity not in known:
+            with path.open("rb") as stream:
+                known[identity] = hashlib.file_digest(stream, "sha256").hexdigest()
+        if known[identity] != contract["files"][role]["sha256"]:
+            raise _damaged(path, "its SHA-256 is not the contract's")
+    if known != before:
+        write_atomically(cache, json.dumps(dict(list(known.items())[-_REMEMBERED_FILES:])))
+
+
+def _places(arch: str) -> Iterator[Path]:
+    yield Path(sys.prefix) / "wherry-guest" / arch
+    yield Path(__file__).parents[2] / "build" / "guest" / arch
+
+
+def _read_contract(directory: Path) -> bytes:
+    path = directory / CONTRACT
+    try:
+        text = path.read_bytes()
+        schema = json.loads(text)["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, f"it cannot be read ({error})") from error
+    if schema != SCHEMA:
+        raise _damaged(path, f"it has schema {schema}, and this version of Wherry knows {SCHEMA}")
+    return text
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def _damaged(path: Path, reason: str) -> GuestImageDamaged:

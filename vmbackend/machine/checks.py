@@ -8,9 +8,10 @@ from typing import Literal
 
 from vmbackend import host
 from vmbackend.errors import MachineError, MachineNotFound
-from vmbackend.images.guest_image import find_guest_image
 from vmbackend.machine.config import MachineSettings
 from vmbackend.machine.guest_settings import certificates_text
+from vmbackend.machine.image_change import offered_image
+from vmbackend.machine.image_facts import image_facts
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import load_settings
@@ -99,8 +100,13 @@ def _qemu(paths: MachinePaths, settings: MachineSettings) -> Finding:
 
 
 def _image(paths: MachinePaths, settings: MachineSettings) -> Finding:
-    image = find_guest_image(host.machine_arch(), settings.image_dir)
-    return Finding("Guest image", "ok", f"{image.directory}, version {image.version}.")
+    facts = image_facts(paths)
+    if facts.image_digest is None:
+        image = offered_image(paths)
+        return Finding("Guest image", "ok", f"{image.directory}, version {image.version}.")
+    sentence = f"Version {facts.image_version or 'unknown'} ({facts.image_digest}). {facts.update_note or ''}".rstrip()
+    remedy = f"Run: wherry machine update {paths.name}" if facts.problem and facts.available_digest else ""
+    return Finding("Guest image", "warn" if facts.problem else "ok", sentence, remedy)
 
 
 def _acceleration(paths: MachinePaths, settings: MachineSettings, status: MachineStatus) -> Finding:

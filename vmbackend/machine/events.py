@@ -40,10 +40,28 @@ class ForwardRemoved:
     port: int
 
 
-MachineEvent = StateChanged | PhaseEntered | ForwardAdded | ForwardRemoved
+@dataclass(frozen=True)
+class UpdateStarted:
+    """The machine is started with a guest image that is new to it. Versions as people read them."""
+
+    version: str
+    old_version: str
+
+
+@dataclass(frozen=True)
+class UpdateEnded:
+    """The new image serves; or it did not, for that reason, and the machine goes back to the old image and its data."""
+
+    version: str
+    succeeded: bool
+    reason: str = ""
+
+
+MachineEvent = StateChanged | PhaseEntered | ForwardAdded | ForwardRemoved | UpdateStarted | UpdateEnded
 
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (StateChanged, PhaseEntered, ForwardAdded, ForwardRemoved)
+    kind.__name__: kind
+    for kind in (StateChanged, PhaseEntered, ForwardAdded, ForwardRemoved, UpdateStarted, UpdateEnded)
 }
 
 

@@ -55,6 +55,7 @@ _ENGINE_RETRY_S = 5.0
 _SET_CLOCK_TIMEOUT_S = 5.0
 _GROW_DISK_TIMEOUT_S = 100.0
 _ROOM_TO_GO_ON_MIB = 64
+_ENDS_OF_HOPELESS_ENGINE = 3
 _SYNC_TIMEOUT_S = 10.0
 _CONTAINERS_TIMEOUT_S = 10.0
 _OPEN_PORT_TIMEOUT_S = 10.0
@@ -283,7 +284,11 @@ async def attach(
     link = GuestLink(connect)
     undo.push_async_callback(link.close)
     engine_announced = asyncio.Event()
-    console = Console({image.ssh_ready_line: link.announce, image.ready_line: engine_announced.set})
+    engine_ends = EngineEnds()
+    announcements = {image.ssh_ready_line: link.announce, image.ready_line: engine_announced.set}
+    if image.engine_ended_line:
+        announcements[image.engine_ended_line] = engine_ends.note
+    console = Console(announcements)
     if qemu.take_console is not None:
         following = asyncio.create_task(console.follow(await qemu.take_console()))
         undo.push_async_callback(_cancel, following)
@@ -310,12 +315,31 @@ async def attach(
     files = _shares(paths, prepared, monitor, link, await qemu.take_shares())
     shares = ShareKeeper(files, link.wait_connected)
     undo.push_async_callback(shares.close)
-    guest = Guest(prepared, qemu, monitor, ssh_port, link, console, engine_announced, api, forwards, uses, shares)
+    guest = Guest(
+        prepared, qemu, monitor, ssh_port, link, console, engine_announced, engine_ends, api, forwards, uses, shares
+    )
     undo.push_async_callback(guest.stop_watching)
     # Undone first: whatever waits for the guest then ends at once.
     undo.callback(link.give_up)
     undo.callback(qemu.process.kill)
     return guest
+
+
+class EngineEnds:
+    """How often the guest's engine has ended, which init starts again each time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._many = asyncio.Event()
+
+    def note(self) -> None:
+        self._count += 1
+        if self._count >= _ENDS_OF_HOPELESS_ENGINE:
+            self._many.set()
+
+    async def wait_many(self) -> None:
+        """Until it is clear that it will not come up."""
+        await self._many.wait()
 
 
 class Guest:
@@ -330,6 +354,7 @@ class Guest:
         link: "GuestLink",
         console: Console,
         engine_announced: asyncio.Event,
+        engine_ends: EngineEnds,
         api: EngineApi,
         forwards: PortForwards,
         uses: UseMeter,
@@ -345,6 +370,7 @@ class Guest:
         self.uses = uses
         self.shares = shares
         self._engine_announced = engine_announced
+        self._engine_ends = engine_ends
         self._api = api
         self._watch: ContainerWatch | None = None
         self.has_served = False
@@ -363,6 +389,19 @@ class Guest:
             with contextlib.suppress(GuestUnreachable):
                 await self.ping()
                 return
+
+    async def wait_new_engine(self) -> None:
+        """As `wait_engine`. Raises GuestUnreachable when the engine keeps ending."""
+        serving = asyncio.create_task(self.wait_engine())
+        hopeless = asyncio.create_task(self._engine_ends.wait_many())
+        try:
+            await asyncio.wait([serving, hopeless], return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                raise GuestUnreachable("The engine in the guest ends as soon as it is started")
+            await serving
+        finally:
+            serving.cancel()
+            hopeless.cancel()
 
     async def ping(self, timeout_s: float = _PING_TIMEOUT_S) -> None:
         """Ask the engine, the whole way; gives up a connection found dead. Raises GuestUnreachable."""

@@ -23,10 +23,11 @@ from vmbackend.machine.events import EventHub, ForwardAdded, ForwardRemoved, Mac
 from vmbackend.machine.guest import Guest, QemuEnded, attach, facts_to_resume, start_qemu
 from vmbackend.machine.orphan import end_orphan
 from vmbackend.machine.paths import MachinePaths
-from vmbackend.machine.prepare import Prepared, prepare
+from vmbackend.machine.prepare import Prepared
 from vmbackend.machine.requirements import (
     ENGINE,
     ENGINE_RESUMED,
+    ENGINE_UPDATED,
     KERNEL,
     PREPARED,
     QEMU_STARTED,
@@ -42,6 +43,7 @@ from vmbackend.machine.setting_keys import changed_keys, followed
 from vmbackend.machine.states import Event, State, next_state
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import load_settings
+from vmbackend.machine.trial import Trial
 from vmbackend.machine.usage import MEASURE_COMMAND, MachineUsage, usage_from
 from vmbackend.qemu.migration import can_migrate
 from vmbackend.qemu.qmp import MonitorError
@@ -96,6 +98,7 @@ class Machine:
         self._errands: set[asyncio.Task[object]] = set()  # the loop itself would forget them
         self._loop = asyncio.get_running_loop()
         self._powering_off = False  # the guest was asked to, and may yet do it after its time was up
+        self._trial = Trial(paths, events)
 
     @property
     def state(self) -> State:
@@ -314,8 +317,12 @@ class Machine:
                     undo.callback(self._forget_guest)
                     await self._run_once(undo)
             except Unmet as unmet:
-                self._step("failed", (str(unmet),))
-                return
+                if not self._trial.running or self._state == "stopping":
+                    self._step("failed", (str(unmet),))
+                    return
+                if not await self._go_back(str(unmet)):
+                    return
+                continue
             except ResumeFailed as failure:
                 if self._state == "stopping":
                     return
@@ -328,6 +335,10 @@ class Machine:
                     self._step("stop")
                     self._step("stopped")
                     return
+                if self._trial.running:
+                    if not self._trial.may_try_again() and not await self._go_back(str(end)):
+                        return
+                    continue
                 was_up = self._state in ("running", "degraded", *_STILL)
                 hint = f"`{self._paths.qemu_log}` and `{self._paths.console_log}` may say why"
                 self._step("qemu_gone", (f"{end}; {hint}.",))
@@ -344,14 +355,15 @@ class Machine:
         resuming = False
         if adopted is None:
             await self._end_orphan()
-            prepared = self._prepared = await meet(PREPARED, self._prepare(), False)
-            resuming = await self._can_resume(prepared)
+            prepared, resuming = await self._prepare()
+            self._prepared = prepared
             self._enter(QEMU_STARTED)
             starting = start_qemu(self._paths, prepared, undo, resuming)
             qemu = await meet(QEMU_STARTED, starting, prepared.accelerator.emulated, **places)
         else:
             prepared, qemu = adopted
             self._prepared = prepared
+            await self._trial.adopt(prepared)
         emulated = prepared.accelerator.emulated
         self._enter(QMP)
         attaching = qemu.unless_ended(attach(self._paths, prepared, qemu, self._admit, undo))
@@ -378,7 +390,7 @@ class Machine:
             for requirement, work in (
                 (KERNEL, guest.console.wait_first_output),
                 (SSH, guest.link.wait_connected),
-                (ENGINE, guest.wait_engine),
+                (ENGINE, guest.wait_engine) if not self._trial.running else (ENGINE_UPDATED, guest.wait_new_engine),
             ):
                 self._enter(requirement)
                 await meet(requirement, guest.qemu.unless_ended(work()), emulated, self._failed_tries, **places)
@@ -386,9 +398,12 @@ class Machine:
             if unmet.requirement is KERNEL:
                 self._failed_tries += 1
                 raise QemuEnded(str(unmet), worth_retrying=True) from unmet
+            if self._trial.running:
+                raise
             self._step("unmet", (str(unmet),))
         else:
             self._failed_tries = 0
+            await self._trial.succeed()
             self._step("ready")
 
     async def _resume_saved(self, guest: Guest, emulated: bool, places: dict[str, Any]) -> None:
@@ -436,6 +451,7 @@ class Machine:
             if guest.uses.in_use or self._state == "degraded" or guest.link.problem or await self._stalled(guest):
                 await self._probe(guest)
             await guest.retry_refused_ports()
+            await self._trial.tidy(guest)
             try:
                 await self._rest_when_idle(guest)
             except MachineError as error:
@@ -571,8 +587,27 @@ class Machine:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
-    async def _prepare(self) -> Prepared:
-        return await prepare(self._paths, load_settings(self._paths))
+    async def _prepare(self) -> tuple[Prepared, bool]:
+        """What to start, and whether it goes on from a saved state. Raises Unmet."""
+        # A saved guest goes on with the image it has.
+        was_saved = self._paths.saved_record.exists()
+        prepared = await self._trial.prepare(keep_current=was_saved)
+        if await self._can_resume(prepared):
+            return prepared, True
+        if was_saved and not self._trial.running:
+            prepared = await self._trial.prepare(keep_current=False)
+        return prepared, False
+
+    async def _go_back(self, reason: str) -> bool:
+        """From an image that does not serve; False when that fails, and the machine is broken until it is started."""
+        try:
+            sentence = await self._trial.fail(reason)
+        except MachineError as error:
+            self._step("failed", (str(error),))
+            return False
+        self._failed_tries = 0
+        self._set(self._state, (sentence,))
+        return True
 
     async def _end_orphan(self) -> None:
         """Outside of any deadline: what its containers have not written yet is worth the wait, which has an end."""

@@ -42,6 +42,21 @@ class MachinePaths:
         return self.directory / "saved.json"
 
     @property
+    def images(self) -> Path:
+        """The guest images it runs, or may go back to."""
+        return self.directory / "images"
+
+    @property
+    def image_record(self) -> Path:
+        """Which of them it runs, and how far a change of it has got."""
+        return self.directory / "image.json"
+
+    @property
+    def verified_images(self) -> Path:
+        """Which files of images were read and found good; of all machines."""
+        return self.directory.parent / "verified-images.json"
+
+    @property
     def client_key(self) -> Path:
         """The hostagent's private SSH key."""
         return self.directory / "client_key"

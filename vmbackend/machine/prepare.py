@@ -8,7 +8,7 @@ from typing import Any
 
 from vmbackend import host
 from vmbackend.host.candidate import Candidate
-from vmbackend.images.guest_image import GuestImage, find_guest_image, verify_contents
+from vmbackend.images.guest_image import GuestImage, load_guest_image, verify_contents
 from vmbackend.machine.config import MachineSettings, settings_from_json, settings_to_json
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.qemu.accelerator import AcceleratorChoice, choose_accelerator
@@ -34,7 +34,7 @@ class Prepared:
             "settings": settings_to_json(self.settings),
             "arch": self.image.arch,
             "image": str(self.image.directory),
-            "image_version": self.image.version,
+            "image_digest": self.image.digest,
             "qemu": [str(self.qemu.system), str(self.qemu.img), self.qemu.origin],
             "machine": self.machine,
             "accelerator": asdict(self.accelerator),
@@ -44,9 +44,9 @@ class Prepared:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Prepared":
         """Raises MachineError when the image is gone, KeyError, TypeError, ValueError."""
-        image = find_guest_image(document["arch"], document["image"])
-        if image.version != document["image_version"]:
-            raise ValueError(f"its image was {document['image_version']}, which {image.version} has replaced")
+        image = load_guest_image(Path(document["image"]), document["arch"])
+        if image.digest != document["image_digest"]:
+            raise ValueError(f"its image was {document['image_digest']}, which {image.digest} has replaced")
         system, img, origin = document["qemu"]
         accelerator = document["accelerator"]
         return cls(
@@ -59,19 +59,18 @@ class Prepared:
         )
 
 
-async def prepare(paths: MachinePaths, settings: MachineSettings) -> Prepared:
+async def prepare(paths: MachinePaths, settings: MachineSettings, image: GuestImage) -> Prepared:
     """Find or make whatever is missing; what does not depend on each other goes side by side.
 
     Raises MachineError, OSError.
     """
     arch = host.machine_arch()
-    image = find_guest_image(arch, settings.image_dir)
     qemu = locate_qemu(arch, settings.qemu_dir)
     machine, *other_machines = image.machines
     shared = paths.directory.parent
     *_, accelerator = await asyncio.gather(
         asyncio.to_thread(_ensure_keys, paths),
-        asyncio.to_thread(verify_contents, image, shared / "verified-images.json"),
+        asyncio.to_thread(verify_contents, image, paths.verified_images),
         asyncio.to_thread(ensure_data_disk, qemu.img, paths.data_disk, settings.disk_gib),
         choose_accelerator(qemu, image, machine, settings.accelerator, shared / "accelerator.json"),
     )

@@ -28,6 +28,10 @@ KERNEL = Requirement("kernel", 2.5, "`{console_log}` is the guest's console; ano
 SSH = Requirement("ssh", 20, "`{console_log}` is the guest's console")
 ENGINE = Requirement("engine", 20, "`{console_log}` is the guest's console, and the engine writes its errors there")
 
+# Of an image that is new to the machine: its engine may have a store to bring up to date.
+NEW_IMAGE = Requirement("new guest image", 600, "the machine's folder must be writable and the disk must have room")
+ENGINE_UPDATED = Requirement("engine", 120, ENGINE.hint)
+
 # Of a saved guest: one that is not heard of soon is booted anew instead.
 STATE_LOADED = Requirement("saved state loaded", 10, "`{qemu_log}` has what QEMU said")
 SSH_RESUMED = Requirement("ssh", 10, "`{console_log}` is the guest's console")

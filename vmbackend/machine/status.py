@@ -13,7 +13,9 @@ class MachineStatus:
     `reasons` says, in sentences, why the state is not the wanted one. `accelerator` is QEMU's name of what runs
     the guest ("kvm", "hvf", "whpx", "tcg"), None before the first start. `phase` names the requirement being
     waited for while starting. `resumed`: it goes on where it was saved; `cold_boot_reason` says in a sentence why a
-    saved machine booted anew. `pid` is QEMU's; `started_at` is in seconds since 1970.
+    saved machine booted anew. `image_version` and `image_digest` (its beginning) tell the guest image it runs, or would
+    go on with; `available_version` and `available_digest` another one that Wherry has for it; `update_note` says in
+    sentences what there is to know about a change of images. `pid` is QEMU's; `started_at` is in seconds since 1970.
     """
 
     name: str
@@ -30,6 +32,11 @@ class MachineStatus:
     phase: str | None = None
     resumed: bool | None = None
     cold_boot_reason: str | None = None
+    image_version: str | None = None
+    image_digest: str | None = None
+    available_version: str | None = None
+    available_digest: str | None = None
+    update_note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "reasons": list(self.reasons)}

@@ -111,12 +111,16 @@ def write_atomically(path: Path, text: str, durable: bool = False) -> None:
     A `durable` one is on the disk when this returns.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")  # two processes may write the same file
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        if durable:
-            stream.flush()
-            os.fsync(stream.fileno())
-    host.make_private(draft)
-    os.replace(draft, path)
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        host.make_private(draft)
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a full disk must not be filled further
+        raise
     if durable:
         host.sync_directory(path.parent)

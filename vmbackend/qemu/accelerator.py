@@ -47,7 +47,7 @@ async def choose_accelerator(
     emulation = EMULATION[image.arch]
     if wanted == "tcg":
         return AcceleratorChoice(emulation, "emulation was asked for in the settings")
-    key = "|".join((wanted, qemu.identity, f"{image.kernel}:{image.version}", machine, host.cpu_name()))
+    key = "|".join((wanted, qemu.identity, image.digest, machine, host.cpu_name()))
     obstacles = {c.accelerator: host.accelerator_obstacle(c.accelerator) for c in host.ACCELERATOR_CANDIDATES}
     key += f"|{obstacles}|{emulation}"
     known = _remembered(cache, key)

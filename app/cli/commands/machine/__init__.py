@@ -21,6 +21,7 @@ VERBS = {
     "pause": "Let a machine stand still",
     "resume": "Let a paused machine go on",
     "snapshot": "Keep a machine's disk as it is, and go back to it",
+    "update": "Change a machine's system to a newer image of it, and back",
     "restart": "Stop a machine and start it again",
     "status": "Show where a machine stands",
     "logs": "Show what a machine's parts wrote",

@@ -20,7 +20,7 @@ def run(context: Context, arguments: Namespace) -> int:
     elif arguments.quiet:
         sys.stdout.writelines(f"{machine.name}\n" for machine in machines)
     else:
-        print_table(("NAME", "STATE", "CPUS", "MEMORY", "DISK", "PORTS"), map(_row, machines))
+        print_table(("NAME", "STATE", "CPUS", "MEMORY", "DISK", "IMAGE", "PORTS"), map(_row, machines))
     return 0
 
 
@@ -31,5 +31,6 @@ def _row(machine: MachineSummary) -> tuple[str, ...]:
         str(machine.cpus or ""),
         f"{machine.memory_mib / 1024:.3g}GiB" if machine.memory_mib else "",
         f"{machine.disk_gib}GiB" if machine.disk_gib else "",
+        " -> ".join(filter(None, (machine.image_version, machine.available_version))),
         ", ".join(machine.ports),
     )

@@ -28,4 +28,6 @@ def tell_started(status: "MachineStatus") -> None:
     sys.stdout.writelines(f"{reason}\n" for reason in status.reasons)
     if status.cold_boot_reason:
         sys.stderr.write(f"{status.cold_boot_reason}\n")
+    if status.update_note:
+        sys.stderr.write(f"{status.update_note}\n")
     sys.stdout.write(f"For other programs: export DOCKER_HOST={status.engine_host}\n")
