@@ -30,7 +30,7 @@ from vmbackend.machine import saved
 from vmbackend.machine.archive import export_machine, import_disk, read_settings
 from vmbackend.machine.checks import Finding, examine
 from vmbackend.machine.config import MachineSettings
-from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged, UpdateStarted
+from vmbackend.machine.events import MachineEvent, PhaseEntered, StateChanged, UpdateEnded, UpdateStarted
 from vmbackend.machine.image_change import image_change, offered_image
 from vmbackend.machine.image_facts import with_image
 from vmbackend.machine.paths import MachinePaths
@@ -229,6 +229,9 @@ class MachineManager:
             phase = event.phase if isinstance(event, PhaseEntered) else ""
             if isinstance(event, UpdateStarted):
                 phase = "new guest image"
+            elif isinstance(event, UpdateEnded) and not event.succeeded:
+                told.clear()  # all of it once more
+                phase = "old guest image"
             if on_phase is not None and phase and phase not in told:
                 told.append(phase)
                 on_phase(phase)

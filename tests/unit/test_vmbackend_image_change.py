@@ -23,6 +23,7 @@ from vmbackend.machine.image_change import UNDO_WITHIN_S, ImageChange, image_cha
 from vmbackend.machine.image_facts import image_facts
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.store import MachineStore
+from vmbackend.machine.trial import telling_line
 from vmbackend.qemu.disks import ensure_data_disk
 from vmbackend.qemu.locate import locate_qemu
 from vmbackend.qemu.snapshots import RestingDisk
@@ -430,3 +431,19 @@ def test_a_whole_update_on_a_real_disk(bench: Bench) -> None:
         manager.update("m", Path("/nowhere"))
     with pytest.raises(UpdateRefused, match="no update that can be undone"):
         manager.undo_update("m")
+
+
+@pytest.mark.parametrize(
+    ("console", "says"),
+    [
+        ("", ""),
+        ("a\n\nb\n", "b"),
+        (
+            "x\n[    1.6] Kernel panic - not syncing: VFS\n[    1.7]  panic+0x66/0x66\n",
+            "Kernel panic - not syncing: VFS",
+        ),
+        ("wherry: 1\nstore.db was written by a newer Wherry (schema 3)\nwherry: 2\n", "newer Wherry (schema 3)"),
+    ],
+)
+def test_what_a_console_says_of_a_guest_that_came_to_nothing(console: str, says: str) -> None:
+    assert telling_line(console).endswith(says)

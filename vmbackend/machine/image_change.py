@@ -31,6 +31,7 @@ from vmbackend.qemu.snapshots import RestingDisk
 SNAPSHOT_PREFIX = "before-update-"
 UNDO_WITHIN_S = 24 * 3600.0
 
+_BY_HAND = "it was undone by hand"
 _INTERRUPTED = "it was interrupted before the new image served"
 
 _log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class ImageChange:
         if change.stage != "going back":
             record = self._write(replace(record, change=replace(change, stage="going back", reason=reason)))
         self._disk().go_back(change.snapshot)
-        passed = PassedOver(self._label(change.target), reason.rstrip("."), time.time())
+        passed = PassedOver(self._label(change.target), reason.rstrip("."), time.time(), reason != _BY_HAND)
         current = change.source or record.current
         back = replace(record, current=current, wanted=None, change=None, previous=None)
         back = replace(back, passed_over={**record.passed_over, change.target: passed})
@@ -157,7 +158,7 @@ class ImageChange:
             offered = self._find()
             if offered.digest != image.digest:
                 reason = f"another one was asked for, {image.label}"
-                passed_over[offered.digest] = PassedOver(offered.label, reason, time.time())
+                passed_over[offered.digest] = PassedOver(offered.label, reason, time.time(), failed=False)
         self._write(replace(record, wanted=image.digest, passed_over=passed_over, postponed=""))
 
     def check_back(self) -> tuple[Previous, str]:
@@ -176,7 +177,7 @@ class ImageChange:
         previous, current = self.check_back()
         if previous.snapshot not in self._disk().snapshots():
             raise UpdateRefused(f"The snapshot {previous.snapshot} was removed, so the update cannot be undone.")
-        change = Change(previous.image, current, previous.snapshot, "going back", "it was undone by hand")
+        change = Change(previous.image, current, previous.snapshot, "going back", _BY_HAND)
         self._write(replace(record, change=change, previous=None))
 
     def previous_expired(self) -> str | None:

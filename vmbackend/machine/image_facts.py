@@ -7,7 +7,7 @@ from vmbackend import host
 from vmbackend.errors import MachineError
 from vmbackend.images.guest_image import GuestImage
 from vmbackend.images.kept import KeptImages
-from vmbackend.machine.image_change import offered_image
+from vmbackend.machine.image_change import UNDO_WITHIN_S, offered_image
 from vmbackend.machine.image_record import ImageRecord, read_image_record
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.status import MachineStatus
@@ -86,24 +86,29 @@ def _note(
     if offered is not None and own is not None:
         passed = record.passed_over.get(offered.digest)
         if passed is not None:
-            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(passed.at))
+            report = "; to report it: `wherry doctor --bundle FILE`" if passed.failed else ""
             return (
-                f"The guest image {offered.label} is not used, since {day}: {passed.reason}. The machine runs "
-                f"{own.label} with its data. To try again: `wherry machine update {name}`; to report it: "
-                "`wherry doctor --bundle FILE`."
-            ), True
+                f"The guest image {passed.label} is not used, since {_day(passed.at)}: {passed.reason}. The machine "
+                f"runs {own.label} with its data. To try again: `wherry machine update {name}`{report}."
+            ), passed.failed
         if offered.is_of_older_version(own):
             return f"It keeps its image: Wherry has an older one, {offered.label}.", False
         return (
             f"The guest image {offered.label} is available: the machine changes to it when it is started anew, not "
             f"from a saved state, or at once with `wherry machine update {name}`."
         ), False
+    for passed in record.passed_over.values():
+        if passed.failed and time.time() - passed.at < UNDO_WITHIN_S:
+            return f"The guest image {passed.label} did not serve, on {_day(passed.at)}: {passed.reason}.", True
     if obstacle:
         return f"No other guest image can be looked at: {obstacle}", True
     if record.previous is not None:
-        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.previous.until))
         return (
-            f"Until {until} its update can be undone with `wherry machine update --undo {name}`; the snapshot for "
-            f"that takes up to {record.previous.disk_bytes / 1e9:.1f} GB of this computer's disk."
+            f"Until {_day(record.previous.until)} its update can be undone with `wherry machine update --undo {name}`; "
+            f"the snapshot for that takes up to {record.previous.disk_bytes / 1e9:.1f} GB of this computer's disk."
         ), False
     return "", False
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

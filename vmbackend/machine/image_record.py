@@ -47,11 +47,12 @@ class Previous:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """An image that is not tried again by itself; `at` is in seconds since 1970."""
+    """An image that is not tried again by itself; `at` is in seconds since 1970. `failed`: it did not serve."""
 
     label: str
     reason: str
     at: float
+    failed: bool
 
 
 @dataclass(frozen=True)

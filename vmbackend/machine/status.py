@@ -1,6 +1,6 @@
 """What is known about a machine at one moment."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from vmbackend.machine.states import State
@@ -43,4 +43,6 @@ class MachineStatus:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "MachineStatus":
-        return cls(**{**document, "reasons": tuple(document["reasons"])})
+        """What this version does not know is left out: a newer hostagent may have told it."""
+        known = {field.name: document[field.name] for field in fields(cls) if field.name in document}
+        return cls(**{**known, "reasons": tuple(document["reasons"])})

@@ -22,9 +22,11 @@ from vmbackend.machine.store import load_settings
 from vmbackend.qemu.qmp import MonitorError
 
 # An image that is new to the machine has to show sooner than the machine's own that it is good.
-_TRIES = 2
+_TRIES = 3
 _CONSOLE_TAIL_BYTES = 4096
-_TELLING = re.compile(r"panic|newer Wherry|Traceback|[Ee]rror|No space")
+# What tells the most of a console's last lines; the first pattern that is found counts.
+_TELLING = (r"Kernel panic", r"newer Wherry", r"No space left", r"[Ee]rror", r"wherry: ")
+_KERNEL_TIME = re.compile(r"^\[ *\d+\.\d+\] *")
 # How often to look whether what an update can be undone with has been kept for long enough.
 _TIDY_EVERY_S = 3600.0
 
@@ -96,10 +98,8 @@ class Trial:
         label, reason = choice.image.label, reason.rstrip(".")
         console = await asyncio.to_thread(self._console_tail)
         _log.warning("the guest image %s does not serve: %s; its console ended with:\n%s", label, reason, console)
-        lines = [line.strip() for line in console.splitlines() if line.strip()]
-        telling = [line for line in lines if _TELLING.search(line)] or lines
-        if telling:
-            reason = f"{reason}; the guest's console says: {telling[-1]}"
+        if line := telling_line(console):
+            reason = f"{reason}; the guest's console says: {line}"
         try:
             await _to_its_end(self._images.go_back, reason)
         except (MachineError, OSError) as error:
@@ -143,6 +143,15 @@ class Trial:
                 return stream.read().decode(errors="replace")
         except OSError:
             return ""
+
+
+def telling_line(console: str) -> str:
+    """The line of a guest's console that most likely says why it came to nothing, "" for an empty one."""
+    lines = [_KERNEL_TIME.sub("", line.strip()) for line in console.splitlines() if line.strip()]
+    for pattern in _TELLING:
+        if found := [line for line in lines if re.search(pattern, line)]:
+            return found[-1]
+    return lines[-1] if lines else ""
 
 
 async def _to_its_end(work: Callable[..., T], *arguments: object) -> T:
