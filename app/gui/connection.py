@@ -98,3 +98,4 @@ class EngineFacts:
     containers: int = 0
     containers_running: int = 0
     images: int = 0
+    system: str = ""

@@ -418,6 +418,7 @@ def _facts(backend: str, status: EngineStatus, info: EngineInfo | None) -> Engin
         cpus=int(status.detail.get("cpus", 0)),
         memory_bytes=int(status.detail.get("memory_mib", 0)) << 20,
         reasons=status.reasons if status.state == "degraded" else (),
+        system=" — ".join(status.detail[name] for name in ("image_version", "update_note") if name in status.detail),
     )
     if info is None:
         return facts

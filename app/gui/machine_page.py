@@ -169,6 +169,7 @@ class MachinePage(QWidget):
             ("memory", tr("Memory")),
             ("images", tr("Images")),
             ("cpus", tr("Processors")),
+            ("system", tr("System")),
         )
         for number, (key, name) in enumerate(names):
             row, column = divmod(number, 2)
@@ -259,6 +260,7 @@ class MachinePage(QWidget):
             "images": str(facts.images) if facts.version else unknown,
             "memory": wording.memory(facts.memory_bytes) if facts.memory_bytes else unknown,
             "cpus": str(facts.cpus) if facts.cpus else unknown,
+            "system": facts.system or unknown,
         }
         for key, text in values.items():
             self._facts[key].setText(text)

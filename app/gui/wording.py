@@ -84,6 +84,8 @@ def phase(name: str) -> str:
         "qemu started": tr("Starting the virtual machine…"),
         "qmp": tr("Starting the virtual machine…"),
         "kernel": tr("Starting Linux in the virtual machine…"),
+        "new guest image": tr("Starting the new version of the virtual machine's system…"),
+        "old guest image": tr("Going back to the old version of the virtual machine's system…"),
         "ssh": tr("Connecting to the virtual machine…"),
         "engine": tr("Starting the engine in the virtual machine…"),
     }

@@ -19,6 +19,7 @@ from app.services.locations import NativeLocations
 from app.services.native_engine import NativeBackend
 from app.services.vm_engine import VmBackend
 from tests.fakes.engine_server import FakeEngine
+from vmbackend import MachineStatus
 
 
 @pytest.fixture
@@ -83,25 +84,21 @@ class FakeMachines:
     def engine_host(self, name: str) -> str:
         return "unix:///nowhere/docker.sock"
 
-    def status(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(
-            name=name,
-            state=self.state,
-            reasons=(),
+    def status(self, name: str) -> MachineStatus:
+        return MachineStatus(
+            name,
+            self.state,
+            self.engine_host(name),
             accelerator=self.accelerator,
             accelerator_reason="/dev/kvm may not be opened" if self.accelerator else None,
             cpus=2,
             memory_mib=2048,
-            pid=None,
-            started_at=None,
-            phase=None,
-            cold_boot_reason=None,
         )
 
     def examine(self, name: str) -> list[SimpleNamespace]:
         return [SimpleNamespace(subject="QEMU", verdict="fail", sentence="It is not there.", remedy="Install it.")]
 
-    def start(self, name: str, on_phase: object = None) -> SimpleNamespace:
+    def start(self, name: str, on_phase: object = None) -> MachineStatus:
         self.state, self.accelerator = "running", "tcg"
         return self.status(name)
 

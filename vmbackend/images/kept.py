@@ -36,7 +36,8 @@ class KeptImages:
     def keep(self, image: GuestImage, verify: bool) -> GuestImage:
         """The kept image, which may have been there. Raises GuestImageDamaged, OSError, also when there is no room."""
         place = self._place(image.digest)
-        if not (place / CONTRACT).is_file():
+        if not self._has(image.digest):
+            shutil.rmtree(place, ignore_errors=True)
             draft = place.with_name(f"{place.name}.new")
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
@@ -58,6 +59,12 @@ class KeptImages:
         if verify:
             verify_contents(kept, self._verified)
         return kept
+
+    def _has(self, digest: str) -> bool:
+        try:
+            return self.get(digest).digest == digest
+        except (GuestImageMissing, GuestImageDamaged):
+            return False
 
     def drop(self, digest: str) -> None:
         shutil.rmtree(self._place(digest), ignore_errors=True)

@@ -205,7 +205,6 @@ class ImageChange:
             return self._kept.get(record.current)
         except (GuestImageMissing, GuestImageDamaged) as error:
             _log.warning("the machine's own image cannot be used: %s", error)
-            self._kept.drop(record.current)
             return None
 
     def _due(self, record: ImageRecord, current: GuestImage | None) -> GuestImage | None:
