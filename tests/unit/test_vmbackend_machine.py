@@ -25,6 +25,8 @@ from vmbackend.machine.events import (
     MachineEvent,
     PhaseEntered,
     StateChanged,
+    UpdateEnded,
+    UpdateStarted,
     event_from_json,
     event_to_json,
 )
@@ -165,7 +167,14 @@ def test_status_survives_the_control_socket() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [StateChanged("degraded", ("a", "b")), PhaseEntered("ssh"), ForwardAdded("tcp", "0.0.0.0", 80)]
+    "event",
+    [
+        StateChanged("degraded", ("a", "b")),
+        PhaseEntered("ssh"),
+        ForwardAdded("tcp", "0.0.0.0", 80),
+        UpdateStarted("2 (a)", "1 (b)"),
+        UpdateEnded("2 (a)", False, "c"),
+    ],
 )
 def test_events_survive_the_control_socket(event: MachineEvent) -> None:
     assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event

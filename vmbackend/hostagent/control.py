@@ -54,6 +54,8 @@ class ControlServer:
             case "start":
                 with self._events.watch() as queue:
                     await self._machine.start()
+                    for event in self._machine.so_far():
+                        writer.write(encode({"event": event_to_json(event)}))
                     while not self._machine.settled:
                         writer.write(encode({"event": event_to_json(await queue.get())}))
                 return (await self._machine.status()).to_json()

@@ -128,6 +128,8 @@ class Machine:
     def so_far(self) -> list[MachineEvent]:
         """How it stands, as the events that tell it to somebody who knows nothing yet."""
         told: list[MachineEvent] = [StateChanged(self._state, self._reasons)]
+        if self._trial.started is not None:
+            told.append(self._trial.started)
         if self._phase is not None:
             told.append(PhaseEntered(self._phase))
         return told + [ForwardAdded(port.protocol, port.address, port.port) for port in sorted(self._told_forwards)]

@@ -45,6 +45,7 @@ class Trial:
         self._choice: Choice | None = None
         self._failures = 0
         self._next_tidy = 0.0
+        self.started: UpdateStarted | None = None  # while one is tried
 
     @property
     def running(self) -> bool:
@@ -82,7 +83,7 @@ class Trial:
             await _to_its_end(self._images.served)
         except (MachineError, OSError) as error:
             raise Unmet(NEW_IMAGE, f"That it serves cannot be noted: {error}") from error
-        self._choice = None
+        self._choice = self.started = None
         _log.warning("the machine runs the guest image %s from now on", choice.image.label)
         self._events.publish(UpdateEnded(choice.image.label, succeeded=True))
 
@@ -93,7 +94,7 @@ class Trial:
 
     async def fail(self, reason: str) -> str:
         """Go back to the old image and its data; says so in a sentence. Raises MachineError when that fails as well."""
-        choice, self._choice = self._choice, None
+        choice, self._choice, self.started = self._choice, None, None
         assert choice is not None, "only called while one is tried"
         label, reason = choice.image.label, reason.rstrip(".")
         console = await asyncio.to_thread(self._console_tail)
@@ -133,7 +134,8 @@ class Trial:
         if choice.trying:
             self._choice, self._failures = choice, 0
             old = choice.old.label if choice.old is not None else ""
-            self._events.publish(UpdateStarted(choice.image.label, old))
+            self.started = UpdateStarted(choice.image.label, old)
+            self._events.publish(self.started)
         return choice
 
     def _console_tail(self) -> str:
