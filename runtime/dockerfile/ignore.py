@@ -112,6 +112,11 @@ def _clean(pattern: str) -> str:
     return cleaned[1:] if cleaned.startswith("//") else cleaned
 
 
+def path_pattern(pattern: str) -> re.Pattern[str]:
+    """For paths of files alone, as --parents wants it: `**` stands for any directories. Raises InvalidParameter."""
+    return re.compile(_regex(_clean(pattern)), re.DOTALL)
+
+
 def _regex(pattern: str) -> str:
     """The regular expression of a pattern without `!`. Raises InvalidParameter."""
     if pattern.startswith("**") and not any(char in pattern[2:] for char in "*?[]\\"):

@@ -119,15 +119,18 @@ def test_stages(engine: RunningEngine, build: Build) -> None:
 def test_copy_by_the_rules(engine: RunningEngine, build: Build) -> None:
     build(
         "FROM busybox\nWORKDIR /w\nCOPY dir .\nCOPY dir/a.txt new-name\nCOPY dir/a.txt into/\nCOPY *.txt /txt/\n"
-        "COPY dir/sub /sub\nCOPY . /all\n",
+        "COPY dir/sub /sub\nCOPY . /all\nCOPY one.txt optional* /some/\n"
+        "COPY --parents --chown=33 --chmod=go= dir/./**/b.txt /deep\n",
         *("-t", "copied"),
         files={"dir/a.txt": "a", "dir/sub/b.txt": "b", "one.txt": "1", "two.txt": "2", ".dockerignore": "Dockerfile\n"},
     )
-    found = lines_of(engine, "copied", "find", "/w", "/txt", "/sub", "/all", "-type", "f")
+    found = lines_of(engine, "copied", "find", "/w", "/txt", "/sub", "/all", "/some", "/deep", "-type", "f")
     assert sorted(found) == [
         *("/all/.dockerignore", "/all/dir/a.txt", "/all/dir/sub/b.txt", "/all/one.txt", "/all/two.txt"),
+        *("/deep/sub/b.txt", "/some/one.txt"),
         *("/sub/b.txt", "/txt/one.txt", "/txt/two.txt", "/w/a.txt", "/w/into/a.txt", "/w/new-name", "/w/sub/b.txt"),
     ]
+    assert lines_of(engine, "copied", "stat", "-c", "%u:%g %a", "/deep/sub") == ["33:33 700"]
 
 
 def test_add_unpacks_archives(engine: RunningEngine, build: Build, context: Path) -> None:
@@ -146,6 +149,7 @@ def test_add_unpacks_archives(engine: RunningEngine, build: Build, context: Path
         ('FROM busybox\nRUN ["/nothing"]\n', "no such file or directory"),
         ("FROM busybox\nCOPY nothing /x\n", "file not found in build context or excluded by .dockerignore"),
         ("FROM busybox\nFORM x\n", "unknown instruction: FORM (did you mean FROM?)"),
+        ("FROM busybox\nCOPY *.none [0-9] /x/\n", "COPY failed: no source files were specified"),
         ("FROM busybox\nCOPY a b c /x\n", "file not found in build context"),
         ("", "the Dockerfile (Dockerfile) cannot be empty"),
         ("FROM busybox\nUSER nobody-knows\nRUN true\n", "unable to find user nobody-knows"),

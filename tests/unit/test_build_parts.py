@@ -90,6 +90,26 @@ def test_wildcards_stop_at_slashes(tmp_path: Path, pattern: str, expected: list[
         assert context.matches(pattern) == expected
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a/b/2.txt", [("a/b/2.txt", "a/b")]),
+        ("./a/./b/**/*.txt", [("a/b/2.txt", "b"), ("a/b/c/1.txt", "b/c")]),
+        ("**/*.txt", [("a/b/2.txt", "a/b"), ("a/b/c/1.txt", "a/b/c")]),
+        ("a/*", [("a/b", "a/b")]),
+        ("**/c", [("a/b/c", "a/b/c")]),
+        ("**", [("a", "a"), ("x", "x")]),  # what is below comes with them
+        ("[ax]/./*/*.txt", [("a/b/2.txt", "b")]),
+        ("x/y/*.txt", []),
+        ("x/./y/3.md", [("x/y/3.md", "y")]),
+    ],
+)
+def test_what_is_copied_with_its_parents(tmp_path: Path, source: str, expected: list[tuple[str, str]]) -> None:
+    with received(tmp_path, {"a/b/c/1.txt": b"", "a/b/2.txt": b"", "x/y/3.md": b""}) as context:
+        items = select(ContextFiles(context), [source], parents=True)
+        assert [(item.path, item.kept_parents) for item in items] == expected
+
+
 def test_digests_are_of_content_not_of_time(tmp_path: Path) -> None:
     def digest(entries: dict[str, bytes | str], mtime: int = 0) -> str:
         with received(tmp_path, entries, mtime) as context:

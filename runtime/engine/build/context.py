@@ -217,16 +217,13 @@ class Context:
         return "/".join(names)
 
     def matches(self, pattern: str) -> list[str]:
-        """The paths that fit a source of COPY: itself when it has no wildcards. Raises NotFound for none."""
+        """The paths that fit a source of COPY: itself when it has no wildcards. Raises NotFound if it is not there."""
         pattern = posixpath.normpath("/" + pattern).lstrip("/")
         if not has_wildcards(pattern):
             self.resolve(pattern)
             return [pattern]
         expression = compiled(pattern)
-        found = sorted(path for path in self.files if path and expression.fullmatch(path))
-        if not found:
-            raise NotFound(f'"/{pattern}": not found')
-        return found
+        return sorted(path for path in self.files if path and expression.fullmatch(path))
 
     def walk(self, top: str) -> Iterator[tuple[str, ContextFile]]:
         """Everything below the directory `top`, parents first, in the order of names; paths relative to it."""

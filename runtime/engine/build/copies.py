@@ -161,7 +161,10 @@ async def _select(
         return _Selection([], "")
 
     def chosen(files: Files) -> _Selection:
-        items = [item for item in select(files, sources, parents) if keep(item.path, item.is_directory)]
+        found = select(files, sources, parents)
+        if not found:
+            raise NotFound("no source files were specified")  # for every wildcard
+        items = [item for item in found if keep(item.path, item.is_directory)]
         return _Selection(items, digest_of(files, items, keep))
 
     if isinstance(place, Context):
@@ -183,6 +186,8 @@ def _inline(files: MemoryFiles, heredocs: Sequence[Heredoc]) -> _Selection:
 
 def _missing(name: str, error: NotFound, in_context: bool) -> InvalidParameter:
     what = str(error).partition('"/')[2].partition('"')[0]
+    if not what:
+        return InvalidParameter(f"{name} failed: {error}")
     if in_context:
         return InvalidParameter(
             f"{name} failed: file not found in build context or excluded by .dockerignore: stat {what}: "

@@ -40,15 +40,17 @@ def copy(root_fd: int, groups: Sequence[tuple[Files, Sequence[Item]]], placement
     with closing(_Writer(root_fd, placement)) as writer:
         for files, item in ((files, item) for files, items in groups for item in items):
             destination = placement.destination
-            if item.kept_parents:
-                destination = posixpath.join(destination, item.kept_parents)
+            for parent in item.parents:
+                writer.put(posixpath.join(destination, parent), files.find(posixpath.join(item.base, parent))[1])
+            if item.kept_parents is not None:  # the destination is a directory then
+                destination = f"{posixpath.join(destination, item.kept_parents).rstrip('/')}/"
             if item.is_directory:
                 writer.make_directory(destination)
                 for path, file in contents_of(files, item, keep):
                     writer.put(posixpath.join(destination, path) if path else destination, file)
             else:
                 file = files.find(item.path)[1]
-                into = bool(item.kept_parents) or destination.endswith("/") or _is_directory(root_fd, destination)
+                into = destination.endswith("/") or _is_directory(root_fd, destination)
                 target = posixpath.join(destination, item.name) if into else _followed(root_fd, destination)
                 writer.put(target, file)
         writer.finish()

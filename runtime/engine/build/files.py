@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import posixpath
 import stat
@@ -13,6 +14,7 @@ from typing import Literal, Protocol
 from runtime.container.rootpath import open_in
 from runtime.content.tree import walk
 from runtime.content.tree_writer import may_carry
+from runtime.dockerfile.ignore import path_pattern
 from runtime.engine.build.context import Context, ContextFile, compiled, has_wildcards
 from runtime.engine.roots import resolved_path
 from runtime.errors import NotFound
@@ -44,7 +46,7 @@ class Files(Protocol):
     """A tree of files; paths have no leading slash, "" is the top. Valid while the tree is open."""
 
     def matches(self, pattern: str) -> Sequence[str]:
-        """The paths that fit a source: itself when it has no wildcards. Raises NotFound for none."""
+        """The paths that fit a source: itself when it has no wildcards. Raises NotFound if it is not there."""
 
     def find(self, path: str) -> tuple[str, SourceFile]:
         """What `path` leads to, and where that is. Raises NotFound."""
@@ -136,8 +138,6 @@ class TreeFiles:
             whole = f"{top}/{path}" if top else path
             if expression.fullmatch(whole):
                 found.append(whole)
-        if not found:
-            raise NotFound(f'"/{pattern}": not found')
         return sorted(found)
 
     def find(self, path: str) -> tuple[str, SourceFile]:
@@ -241,23 +241,57 @@ class Item:
     path: str
     name: str
     is_directory: bool
-    kept_parents: str = ""  # with --parents, what of its path is kept
+    base: str = ""  # with --parents, the directory from which on the path is kept
+    kept_parents: str | None = None  # and what of it is kept; None without --parents
+
+    @property
+    def parents(self) -> list[str]:
+        """The directories of `kept_parents`, the outermost first; of a directory without itself."""
+        names = self.kept_parents.split("/") if self.kept_parents else []
+        return ["/".join(names[:count]) for count in range(1, len(names) + (not self.is_directory))]
 
 
 def select(files: Files, sources: Sequence[str], parents: bool) -> list[Item]:
-    """What the sources of a COPY stand for. Raises NotFound naming the source."""
-    items = []
-    for source in sources:
-        prefix, pivot, rest = source.partition("/./") if parents else ("", "", source)
-        pattern = f"{prefix}/{rest}" if pivot else source
-        for path in files.matches(pattern):
-            resolved, file = files.find(path)
-            kept = path
-            if pivot:
-                kept = path[len(posixpath.normpath("/" + prefix).strip("/")) :].strip("/")
-            kept_parents = "" if not parents else kept if file.kind == "directory" else posixpath.dirname(kept)
-            items.append(Item(resolved, posixpath.basename(path), file.kind == "directory", kept_parents))
-    return items
+    """What the sources of a COPY stand for. Raises NotFound naming a source that is not there.
+
+    Wildcards may fit nothing.
+    """
+    if parents:
+        return [item for source in sources for item in _select_with_parents(files, source)]
+    found = [(path, *files.find(path)) for source in sources for path in files.matches(source)]
+    return [Item(resolved, posixpath.basename(path), file.kind == "directory") for path, resolved, file in found]
+
+
+def _select_with_parents(files: Files, source: str) -> Iterator[Item]:
+    """BuildKit's rules: a path is kept from `/./` on, and `**` stands for any directories."""
+    before, pivot, behind = source.partition("/./")
+    bases = [_clean(base) for base in files.matches(before)] if pivot and _clean(before) else [""]
+    pattern = _clean(behind if pivot else source)
+    for base in bases:
+        for path in _deep_matches(files, base, pattern):
+            resolved, file = files.find(posixpath.join(base, path))
+            is_directory = file.kind == "directory"
+            kept_parents = path if is_directory else posixpath.dirname(path)
+            yield Item(resolved, posixpath.basename(path), is_directory, base, kept_parents)
+
+
+def _deep_matches(files: Files, base: str, pattern: str) -> list[str]:
+    """Paths below `base`, without those below one of them."""
+    if not has_wildcards(pattern):
+        return [pattern]
+    names = pattern.split("/")
+    fixed = "/".join(itertools.takewhile(lambda name: not has_wildcards(name), names))
+    expression = path_pattern(pattern)
+    found: list[str] = []
+    for below, _ in files.walk(posixpath.join(base, fixed).rstrip("/")):
+        path = posixpath.join(fixed, below)
+        if expression.fullmatch(path) and not (found and path.startswith(f"{found[-1]}/")):
+            found.append(path)
+    return found
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath("/" + path).strip("/")
 
 
 def contents_of(files: Files, item: Item, keep: Keep) -> Iterator[tuple[str, SourceFile]]:
@@ -272,7 +306,9 @@ def digest_of(files: Files, items: Sequence[Item], keep: Keep) -> str:
     """As Docker names it in an image's history: `file:HEX`, `dir:HEX` or `multi:HEX`."""
     found = []
     for item in items:
-        digest = hashlib.sha256(item.kept_parents.encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256((item.kept_parents or "").encode("utf-8", "surrogateescape"))
+        for parent in item.parents:
+            digest.update(files.find(posixpath.join(item.base, parent))[1].digest())
         if item.is_directory:
             for path, file in contents_of(files, item, keep):
                 digest.update(b"%b\0%b\0" % (path.encode("utf-8", "surrogateescape"), file.digest()))
