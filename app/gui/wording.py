@@ -86,6 +86,7 @@ def phase(name: str) -> str:
         "kernel": tr("Starting Linux in the virtual machine…"),
         "new guest image": tr("Starting the new version of the virtual machine's system…"),
         "old guest image": tr("Going back to the old version of the virtual machine's system…"),
+        "held": tr("Starting Linux in the virtual machine…"),
         "ssh": tr("Connecting to the virtual machine…"),
         "engine": tr("Starting the engine in the virtual machine…"),
     }

@@ -64,6 +64,7 @@ def contract(arch: Architecture, folder: Path, built_from: Mapping[str, Any], st
         "ready": READY_LINE,
         "engine_ended": ENGINE_ENDED_LINE,
         "store_schema": store_schema,
+        "hold": {"cmdline": "wherry.hold", "held": "wherry: held", "over": "data disk mounted"},
         "poweroff": "/sbin/poweroff",
         "grow_data_disk": "/usr/lib/wherry/grow-data-disk",
     }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import grp
 import ipaddress
 import json
 import logging
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -30,6 +32,9 @@ DEFAULT_DATA_ROOT = Path("/var/lib/wherry")
 DEFAULT_RUN_DIR = Path("/run/wherry")
 SWITCH_INTERVAL_S = 0.0005  # a worker thread that deletes or hashes must not hold up requests for long
 FACTS_NAME = "engine.json"  # in the run directory: who runs there, and on what data
+
+RANDOM = Path("/dev/urandom")
+RNDRESEEDCRNG = 0x5207  # random(4), linux/random.h
 
 log = logging.getLogger("wherryd")
 
@@ -101,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         help="publish ports on the computer that answers on this unix socket or device, not on this one",
     )
     parser.add_argument(
+        "--hold",
+        type=Path,
+        metavar="PATH",
+        help="get everything ready that needs no data, make a FIFO of this name, and wait until it has been written to "
+        "and closed; a plain file there means that there is nothing to wait for",
+    )
+    parser.add_argument(
         "--log-level",
         default="info",
         choices=["debug", "info", "warning", "error"],
@@ -127,6 +139,8 @@ def main(argv: list[str] | None = None) -> int:
             cdi: dict[str, Any] = {"cdi_spec_dirs": tuple(args.cdi_spec_dir)} if args.cdi_spec_dir else {}
             gateway = _address(args.host_gateway_ip)
             registries = registry_options.settings_of(args)
+            if args.hold:
+                _hold(args.hold)
             user_ids = _user_ids(args.userns_remap, data_root, run_dir)
             settings = EngineSettings(
                 data_root,
@@ -144,6 +158,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"wherryd: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _hold(path: Path) -> None:
+    """Wait at the FIFO `path`. Meanwhile the computer may have been saved, and go on more than once from there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path, 0o600)
+    path.read_bytes()
+    # What was given to the kernel as entropy since is used from now on; else each of them draws the same ids.
+    with RANDOM.open("wb", buffering=0) as source:
+        fcntl.ioctl(source, RNDRESEEDCRNG)
+    random.seed()
 
 
 def _user_ids(option: str, data_root: Path, run_dir: Path) -> Ids | None:
@@ -174,11 +199,18 @@ def _group(name: str | None) -> int:
 
 
 async def _run(settings: EngineSettings, hosts: list[Host], group: int) -> None:
-    stop = asyncio.Event()
+    """SIGTERM and SIGINT end the engine alone, SIGPWR first its containers: the computer is being switched off."""
+    stop, power_off = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Engine(settings, lambda: _write_facts(settings)) as engine:
+
+    def on_power_off() -> None:
+        power_off.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGPWR, on_power_off)
+    async with Engine(settings, lambda: _write_facts(settings, os.getpid())) as engine:
         engine.containers.resume()
         loop.add_signal_handler(signal.SIGHUP, engine.reload)
         async with serve(engine, hosts, group):
@@ -186,13 +218,20 @@ async def _run(settings: EngineSettings, hosts: list[Host], group: int) -> None:
                 os.write(sys.stdout.fileno(), "".join(f"API listen on {host}\n" for host in hosts).encode())
             await engine.load_embedded_images()
             await stop.wait()
-            log.info("stopping; containers run on")
+            if power_off.is_set():
+                log.info("stopping, and containers first")
+                await engine.control.stop_all()
+            else:
+                log.info("stopping; containers run on")
+    if power_off.is_set():
+        _write_facts(settings, 0)
 
 
-def _write_facts(settings: EngineSettings) -> None:
+def _write_facts(settings: EngineSettings, pid: int) -> None:
+    """`pid` is 0 for an engine that has stopped its containers and is gone."""
     facts = {
-        "pid": os.getpid(),
-        "start_time": start_time_of(os.getpid()),
+        "pid": pid,
+        "start_time": start_time_of(pid) if pid else 0,
         "data_root": str(settings.data_root),
     }
     temporary = settings.run_dir / f"{FACTS_NAME}.tmp"

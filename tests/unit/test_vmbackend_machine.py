@@ -6,6 +6,8 @@ import json
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from vmbackend.errors import (
     SnapshotRefused,
     error_of_kind,
 )
-from vmbackend.machine import saved
+from vmbackend.machine import held, saved
 from vmbackend.machine.config import _RULES, MachineSettings, settings_from_json, settings_to_json
 from vmbackend.machine.events import (
     ForwardAdded,
@@ -258,8 +260,8 @@ def test_a_saved_state_is_for_one_guest_on_one_disk_and_for_once(tmp_path: Path)
     facts = {"QEMU": "7", "the setting `cpus`": "2"}
 
     def save() -> saved.SavedState:
-        saved.draft(paths).write_bytes(b"state")
-        saved.make_durable(saved.draft(paths))
+        saved.draft(paths.saved_state).write_bytes(b"state")
+        saved.make_durable(saved.draft(paths.saved_state))
         saved.keep(paths, facts)
         state = saved.read(paths)
         assert isinstance(state, saved.SavedState)
@@ -286,6 +288,33 @@ def test_a_saved_state_is_for_one_guest_on_one_disk_and_for_once(tmp_path: Path)
     assert saved.read(paths) is None, "nobody starts from it a second time"
     saved.discard(paths)
     assert {path.name for path in tmp_path.iterdir()} == {"data.qcow2"}
+
+
+def test_a_held_guest_is_for_any_number_of_starts_of_the_same_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = MachinePaths(tmp_path)
+    facts = {"the guest image": "1"}
+    monkeypatch.setattr(held, "facts_to_resume", lambda paths, prepared: dict(facts))
+    image: Any = SimpleNamespace(hold_cmdline="hold")
+    prepared: Any = SimpleNamespace(
+        image=image, accelerator=SimpleNamespace(emulated=True), settings=MachineSettings(disk_gib=8)
+    )
+    assert held.plan(paths, prepared) == "hold"
+    saved.draft(paths.held_state).write_bytes(b"state")
+    held._keep(paths, prepared)
+    assert [held.plan(paths, prepared) for _ in range(2)] == ["held", "held"]
+    prepared.settings = MachineSettings(disk_gib=9)
+    assert held.plan(paths, prepared) == "hold"
+    assert list(tmp_path.iterdir()) == [], "what is of no use takes no room"
+    held.give_up(paths, prepared, "it did not answer")
+    assert held.plan(paths, prepared) == "boot"
+    facts["the guest image"] = "2"
+    assert held.plan(paths, prepared) == "hold"
+    prepared.accelerator.emulated = False
+    assert held.plan(paths, prepared) == "boot"
+    prepared.accelerator.emulated, image.hold_cmdline = True, ""
+    assert held.plan(paths, prepared) == "boot"
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "facts": {}, "disk": "", "x": 1}'])
@@ -331,7 +360,7 @@ def test_snapshots_of_a_machine_that_is_off(tmp_path: Path) -> None:
     with pytest.raises(SnapshotRefused, match="no disk yet"):
         manager.take_snapshot("one", "first")
     ensure_data_disk(locate_qemu(host.machine_arch()).img, paths.data_disk, 1)
-    saved.draft(paths).write_bytes(b"state")
+    saved.draft(paths.saved_state).write_bytes(b"state")
     saved.keep(paths, {})
     manager.take_snapshot("one", "first")
     assert [snapshot.name for snapshot in manager.snapshots("one")] == ["first"]

@@ -30,6 +30,10 @@ class GuestImage:
     `ports_channel` is the name of the virtio port on which the guest's engine asks for ports. `store_schema` counts the
     shapes of the engine's store: an engine reads those up to its own. `engine_ended_line` is what the console shows
     each time the engine ends ("" when it does not).
+
+    `hold_cmdline` makes the guest stop before it reads its data disk, with `held_line`, until it is told on its
+    console to go on, by a line with the time in seconds and some randomness; `hold_over_line` follows. All are empty
+    where the image does not know that.
     """
 
     directory: Path
@@ -58,6 +62,9 @@ class GuestImage:
     grow_data_disk_command: str
     store_schema: int = _FIRST_STORE_SCHEMA
     engine_ended_line: str = ""
+    hold_cmdline: str = ""
+    held_line: str = ""
+    hold_over_line: str = ""
 
     @property
     def label(self) -> str:
@@ -101,6 +108,7 @@ def load_guest_image(directory: Path, arch: str) -> GuestImage:
             size = file.stat().st_size if file.is_file() else None
             if size != contract["files"][role]["size_bytes"]:
                 raise _damaged(file, "it is missing" if size is None else f"it has {size} bytes")
+        hold = contract.get("hold", {})
         return GuestImage(
             directory=directory,
             version=contract["version"],
@@ -125,6 +133,9 @@ def load_guest_image(directory: Path, arch: str) -> GuestImage:
             grow_data_disk_command=contract["grow_data_disk"],
             store_schema=contract.get("store_schema", _FIRST_STORE_SCHEMA),
             engine_ended_line=contract.get("engine_ended", ""),
+            hold_cmdline=hold.get("cmdline", ""),
+            held_line=hold.get("held", ""),
+            hold_over_line=hold.get("over", ""),
             **files,
         )
     except (KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ class Console:
     def __init__(self, announcements: dict[str, Callable[[], None]]) -> None:
         self._announcements = announcements
         self._spoken = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
 
     def spoke(self) -> None:
         """It is known that the guest has said something."""
@@ -25,9 +26,16 @@ class Console:
         """The guest's kernel or first program has said something."""
         await self._spoken.wait()
 
+    async def say(self, line: str) -> None:
+        """To whoever reads from the console in the guest. Raises OSError."""
+        if self._writer is not None:
+            self._writer.write(f"{line}\n".encode())
+            await self._writer.drain()
+
     async def follow(self, stream: socket.socket) -> None:
         """Read until QEMU closes the stream."""
         reader, writer = await asyncio.open_connection(sock=stream, limit=_MAX_LINE_BYTES)
+        self._writer = writer
         try:
             while line := await _read_line(reader):
                 self.spoke()

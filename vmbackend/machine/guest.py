@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vmbackend import host
 from vmbackend.errors import GuestUnreachable
@@ -23,6 +23,7 @@ from vmbackend.forward.port_channel import PortChannel
 from vmbackend.forward.ports import PortForwards, default_addresses
 from vmbackend.forward.use import UseMeter
 from vmbackend.forward.watch import ContainerWatch
+from vmbackend.images.guest_image import GuestImage
 from vmbackend.machine import saved
 from vmbackend.machine.console import Console
 from vmbackend.machine.guest_settings import hand_in
@@ -69,6 +70,10 @@ _GIVE_BACK = "sync; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compa
 
 # Of `info usernet`: a connection that was made to a port of the guest's; a listening one has another state.
 _CONNECTION = re.compile(r"TCP\[(?:ESTABLISHED|SYN_SENT|SYN_RCVD)\]\s+\d+\s+\S+\s+\d+\s+\S+\s+(\d+)\s")
+
+# How a guest starts: it boots; it boots and is held and saved before it reads its data disk; it goes on from there; it
+# goes on from where it was saved by somebody.
+Start = Literal["boot", "hold", "held", "saved"]
 
 T = TypeVar("T")
 
@@ -142,7 +147,7 @@ def launch_facts(
     console_address: str,
     ports_address: str,
     shares_address: str,
-    incoming: bool,
+    start: Start = "boot",
 ) -> LaunchFacts:
     image = prepared.image
     return LaunchFacts(
@@ -171,7 +176,8 @@ def launch_facts(
             image.fw_cfg["time"]: str(round(time.time())),
             image.fw_cfg["hostname"]: f"wherry-{paths.name}",
         },
-        incoming=incoming,
+        incoming=start in ("saved", "held"),
+        held=start == "hold",
     )
 
 
@@ -179,7 +185,7 @@ def facts_to_resume(paths: MachinePaths, prepared: Prepared) -> dict[str, str]:
     """What has to be the same for a saved guest to run on, by names that fit "... changed"."""
     settings, image = prepared.settings, prepared.image
     # What differs from start to start and means nothing to a guest that runs on.
-    facts = replace(launch_facts(paths, prepared, "", "", "", "", incoming=False), tsc_khz=None)
+    facts = replace(launch_facts(paths, prepared, "", "", "", ""), tsc_khz=None)
     same_texts = {name: text for name, text in facts.handed_in_texts.items() if name != image.fw_cfg["time"]}
     argv = build_argv(replace(facts, handed_in_texts=same_texts))
     contents = "\0".join(f"{name}\0{path.read_text()}" for name, path in facts.handed_in_files.items())
@@ -201,9 +207,9 @@ def _digest(text: str) -> str:
 
 
 async def start_qemu(
-    paths: MachinePaths, prepared: Prepared, undo: AsyncExitStack, incoming: bool = False
+    paths: MachinePaths, prepared: Prepared, undo: AsyncExitStack, start: Start = "boot"
 ) -> StartedQemu:
-    """Start QEMU, with a guest that boots, or one whose state is `incoming`; `undo` ends it.
+    """Start QEMU, with a guest that boots, or one whose state will be loaded; `undo` ends it.
 
     Raises StartFailed, OSError.
     """
@@ -219,7 +225,7 @@ async def start_qemu(
     qmp, console, ports, shares = map(
         host.address_of, (qmp_listener, console_listener, ports_listener, shares_listener)
     )
-    argv = build_argv(launch_facts(paths, prepared, qmp, console, ports, shares, incoming))
+    argv = build_argv(launch_facts(paths, prepared, qmp, console, ports, shares, start))
     _log.info("starting %s", " ".join(argv))
     process = await QemuProcess.spawn(argv, paths.qemu_log)
     details = {
@@ -255,7 +261,12 @@ def _handed_in_shares(paths: MachinePaths, prepared: Prepared) -> dict[str, Path
 
 
 async def attach(
-    paths: MachinePaths, prepared: Prepared, qemu: StartedQemu, admit: Callable[[], None], undo: AsyncExitStack
+    paths: MachinePaths,
+    prepared: Prepared,
+    qemu: StartedQemu,
+    admit: Callable[[], None],
+    undo: AsyncExitStack,
+    start: Start = "boot",
 ) -> "Guest":
     """Take QEMU's monitor and console, and serve the guest from then on; `undo` stops that.
 
@@ -285,7 +296,11 @@ async def attach(
     undo.push_async_callback(link.close)
     engine_announced = asyncio.Event()
     engine_ends = EngineEnds()
-    announcements = {image.ssh_ready_line: link.announce, image.ready_line: engine_announced.set}
+    held = asyncio.Event()
+    announcements = {
+        image.ready_line: engine_announced.set,
+        **_lines_of_start(image, start, link.announce, held.set),
+    }
     if image.engine_ended_line:
         announcements[image.engine_ended_line] = engine_ends.note
     console = Console(announcements)
@@ -316,7 +331,19 @@ async def attach(
     shares = ShareKeeper(files, link.wait_connected)
     undo.push_async_callback(shares.close)
     guest = Guest(
-        prepared, qemu, monitor, ssh_port, link, console, engine_announced, engine_ends, api, forwards, uses, shares
+        prepared,
+        qemu,
+        monitor,
+        ssh_port,
+        link,
+        console,
+        held,
+        engine_announced,
+        engine_ends,
+        api,
+        forwards,
+        uses,
+        shares,
     )
     undo.push_async_callback(guest.stop_watching)
     # Undone first: whatever waits for the guest then ends at once.
@@ -342,6 +369,15 @@ class EngineEnds:
         await self._many.wait()
 
 
+def _lines_of_start(
+    image: GuestImage, start: Start, announce_ssh: Callable[[], None], held: Callable[[], None]
+) -> dict[str, Callable[[], None]]:
+    if start in ("hold", "held"):
+        # Not before it was let go on: no key may be made of the randomness that all of its starts begin with.
+        return {image.held_line: held, image.hold_over_line: announce_ssh}
+    return {image.ssh_ready_line: announce_ssh}
+
+
 class Guest:
     """A running guest: `attach` makes it."""
 
@@ -353,6 +389,7 @@ class Guest:
         ssh_port: int,
         link: "GuestLink",
         console: Console,
+        held: asyncio.Event,
         engine_announced: asyncio.Event,
         engine_ends: EngineEnds,
         api: EngineApi,
@@ -366,6 +403,7 @@ class Guest:
         self.ssh_port = ssh_port
         self.link = link
         self.console = console
+        self.held = held  # set when it waits to be let go on
         self.forwards = forwards
         self.uses = uses
         self.shares = shares
@@ -487,7 +525,7 @@ class Guest:
             with contextlib.suppress(GuestUnreachable):
                 await self.run("sync", _SYNC_TIMEOUT_S)
             await self.freeze()
-        draft = saved.draft(paths)
+        draft = saved.draft(paths.saved_state)
         await write_state(self.monitor, draft)
         await asyncio.to_thread(saved.make_durable, draft)
 

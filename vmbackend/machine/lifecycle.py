@@ -16,11 +16,11 @@ from typing import Any, Literal
 from vmbackend import host
 from vmbackend.errors import GuestUnreachable, MachineError, SnapshotRefused, StopFailed
 from vmbackend.forward.ports import PublishedPort
-from vmbackend.machine import saved
+from vmbackend.machine import held, saved
 from vmbackend.machine.adopt import adopt_qemu
 from vmbackend.machine.clock import ClockWatch
 from vmbackend.machine.events import EventHub, ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
-from vmbackend.machine.guest import Guest, QemuEnded, attach, facts_to_resume, start_qemu
+from vmbackend.machine.guest import Guest, QemuEnded, Start, attach, facts_to_resume, start_qemu
 from vmbackend.machine.orphan import end_orphan
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.prepare import Prepared
@@ -28,6 +28,7 @@ from vmbackend.machine.requirements import (
     ENGINE,
     ENGINE_RESUMED,
     ENGINE_UPDATED,
+    HELD,
     KERNEL,
     PREPARED,
     QEMU_STARTED,
@@ -73,6 +74,10 @@ _log = logging.getLogger(__name__)
 
 class ResumeFailed(Exception):
     """The saved guest does not go on; the text says why."""
+
+
+class HeldInVain(Exception):
+    """The guest that was held does not go on; the text says why."""
 
 
 class Machine:
@@ -330,6 +335,11 @@ class Machine:
                     return
                 await self._boot_anew(str(failure))
                 continue
+            except HeldInVain as failure:
+                if self._state == "stopping":
+                    return
+                _log.warning("the guest is booted anew, for it did not go on from where it was held: %s", failure)
+                continue
             except QemuEnded as end:
                 if self._state == "stopping":
                     return
@@ -354,13 +364,17 @@ class Machine:
         places = {"qemu_log": self._paths.qemu_log, "console_log": self._paths.console_log}
         self._enter(PREPARED)
         adopted = await adopt_qemu(self._paths, undo)
-        resuming = False
+        start: Start = "boot"
         if adopted is None:
             await self._end_orphan()
             prepared, resuming = await self._prepare()
             self._prepared = prepared
+            if resuming:
+                start = "saved"
+            elif not self._trial.running:
+                start = await asyncio.to_thread(held.plan, self._paths, prepared)
             self._enter(QEMU_STARTED)
-            starting = start_qemu(self._paths, prepared, undo, resuming)
+            starting = start_qemu(self._paths, prepared, undo, start)
             qemu = await meet(QEMU_STARTED, starting, prepared.accelerator.emulated, **places)
         else:
             prepared, qemu = adopted
@@ -368,14 +382,16 @@ class Machine:
             await self._trial.adopt(prepared)
         emulated = prepared.accelerator.emulated
         self._enter(QMP)
-        attaching = qemu.unless_ended(attach(self._paths, prepared, qemu, self._admit, undo))
+        attaching = qemu.unless_ended(attach(self._paths, prepared, qemu, self._admit, undo, start))
         guest = self._guest = await meet(QMP, attaching, emulated, **places)
         self._gate = "open"
-        self._resumed = resuming
-        if resuming:
+        self._resumed = start == "saved"
+        if start == "saved":
             await self._resume_saved(guest, emulated, places)
+        elif start == "held":
+            await self._go_on_held(guest, emulated, places)
         else:
-            await self._boot(guest, emulated, places)
+            await self._boot(guest, emulated, places, start == "hold")
         guest.watch_containers()
         guest.forwards.on_change = self._tell_forwards
         self._tell_forwards()
@@ -386,11 +402,17 @@ class Machine:
         undo.callback(following.cancel)
         await self._look_after(guest)
 
-    async def _boot(self, guest: Guest, emulated: bool, places: dict[str, Any]) -> None:
+    async def _boot(self, guest: Guest, emulated: bool, places: dict[str, Any], hold: bool) -> None:
         """Raises QemuEnded; a guest that came up in part is one all the same."""
+
+        async def hold_if_wanted() -> None:
+            if hold:
+                await held.hold(guest, self._paths)
+
         try:
             for requirement, work in (
                 (KERNEL, guest.console.wait_first_output),
+                (HELD, hold_if_wanted),
                 (SSH, guest.link.wait_connected),
                 (ENGINE, guest.wait_engine) if not self._trial.running else (ENGINE_UPDATED, guest.wait_new_engine),
             ):
@@ -407,6 +429,25 @@ class Machine:
             self._failed_tries = 0
             await self._trial.succeed()
             self._step("ready")
+
+    async def _go_on_held(self, guest: Guest, emulated: bool, places: dict[str, Any]) -> None:
+        """Raises HeldInVain."""
+
+        async def load() -> None:
+            await held.go_on(guest, self._paths)
+
+        try:
+            for requirement, work in (
+                (STATE_LOADED, load),
+                (SSH, guest.link.wait_connected),
+                (ENGINE, guest.wait_engine),
+            ):
+                self._enter(requirement)
+                await meet(requirement, guest.qemu.unless_ended(work()), emulated, **places)
+        except (Unmet, QemuEnded) as error:
+            await asyncio.to_thread(held.give_up, self._paths, guest.prepared, str(error))
+            raise HeldInVain(str(error)) from error
+        self._step("ready")
 
     async def _resume_saved(self, guest: Guest, emulated: bool, places: dict[str, Any]) -> None:
         """Raises ResumeFailed."""

@@ -57,6 +57,16 @@ class MachinePaths:
         return self.directory.parent / "verified-images.json"
 
     @property
+    def held_state(self) -> Path:
+        """A guest saved before it read its data disk, from which any number of starts may go on."""
+        return self.directory / "held.state"
+
+    @property
+    def held_record(self) -> Path:
+        """What the held guest belongs to."""
+        return self.directory / "held.json"
+
+    @property
     def client_key(self) -> Path:
         """The hostagent's private SSH key."""
         return self.directory / "client_key"

@@ -31,6 +31,8 @@ ENGINE = Requirement("engine", 20, "`{console_log}` is the guest's console, and 
 # Of an image that is new to the machine: its engine may have a store to bring up to date.
 NEW_IMAGE = Requirement("new guest image", 600, "the machine's folder must be writable and the disk must have room")
 ENGINE_UPDATED = Requirement("engine", 120, ENGINE.hint)
+# Of a guest that is saved on its way, and gets there after most of its boot.
+HELD = Requirement("held", 40, "`{console_log}` is the guest's console")
 
 # Of a saved guest: one that is not heard of soon is booted anew instead.
 STATE_LOADED = Requirement("saved state loaded", 10, "`{qemu_log}` has what QEMU said")

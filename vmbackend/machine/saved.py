@@ -46,7 +46,7 @@ def make_durable(draft: Path) -> None:
 
 def keep(paths: MachinePaths, facts: Mapping[str, str]) -> None:
     """Make the complete and durable draft the machine's state, once QEMU has closed its disk. Raises OSError."""
-    draft(paths).replace(paths.saved_state)
+    draft(paths.saved_state).replace(paths.saved_state)
     _write(paths, SavedState(facts, _disk_identity(paths), time.time()))
 
 
@@ -76,12 +76,12 @@ def discard(paths: MachinePaths) -> None:
     """Remove the state, also one that was never completed. Raises OSError."""
     consume(paths)
     paths.saved_state.unlink(missing_ok=True)
-    draft(paths).unlink(missing_ok=True)
+    draft(paths.saved_state).unlink(missing_ok=True)
 
 
-def draft(paths: MachinePaths) -> Path:
+def draft(state: Path) -> Path:
     """Where a state is written until it is complete."""
-    return paths.saved_state.with_name(f"{paths.saved_state.name}.new")
+    return state.with_name(f"{state.name}.new")
 
 
 def disk_changed_harmlessly(paths: MachinePaths, state: SavedState) -> None:
