@@ -111,7 +111,7 @@ def descriptor_of(data: bytes, media_type: str = MANIFEST) -> Descriptor:
 def _check_descriptor(value: object, what: str) -> None:
     descriptor = _mapping(value, f"{what}'s descriptor")
     digest.hex_of(_string(descriptor.get("digest"), f"{what}'s digest"))
-    _string(descriptor.get("mediaType", ""), f"{what}'s media type")
+    _string(descriptor.get("mediaType"), f"{what}'s media type")
     size = descriptor.get("size")
     if not isinstance(size, int) or size < 0:
         raise InvalidParameter(f"the {what} has a descriptor without a size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from tests.bench.lives import timed
 from tests.bench.peers import Peer
 from tests.bench.table import show, show_times
+from tests.fakes.images import docker_archive
 from tests.fakes.registries import Push, docker_registry
 from tests.harness import UnixConnection
 
@@ -28,7 +30,10 @@ TIMEOUT_S = 600
 
 def images(peers: Sequence[Peer], root: Path, rounds: int) -> None:
     with docker_registry(root / "registry") as address, _elsewhere(root / "registry", peers):
-        Push(address, "bench/big").image("1", _layers())
+        layers = _layers()
+        Push(address, "bench/big").image("1", layers)
+        plain = docker_archive(root / "plain.tar", layers, [f"{address}/bench/plain:1"])
+        del layers
         name = f"{address}/bench/big:1"
         pulls = {peer.name: partial(_fresh_pull, peer, name) for peer in peers}
         if shutil.which("skopeo") and shutil.which("umoci"):
@@ -52,6 +57,10 @@ def images(peers: Sequence[Peer], root: Path, rounds: int) -> None:
         show_times("save", saves, ROUNDS)
         loads = {peer.name: partial(_fresh_load, peer, name, archives[peer.name]) for peer in peers}
         show_times("load", loads, ROUNDS)
+        same = {peer.name: partial(_fresh_load, peer, f"{address}/bench/plain:1", plain) for peer in peers}
+        show_times("load of one archive whose layers are not compressed", same, ROUNDS)
+        pushes = {peer.name: partial(_fresh_push, peer, f"{address}/bench/plain:1", plain, numbers) for peer in peers}
+        show_times("push of layers that are not compressed yet", pushes, 1)
 
 
 def _peak_kb(peer: Peer, reset: bool = False) -> float:
@@ -134,12 +143,19 @@ def _skopeo(name: str, place: Path) -> float:
 
 def _push(peer: Peer, name: str, numbers: Iterator[int]) -> float:
     # A registry of the name's own host mounts what it has: another name for the host keeps it from that.
-    target = name.replace("127.0.0.1:", "localhost:").replace("bench/big:1", f"{peer.name}/copy{next(numbers)}")
+    registry = name.partition("/")[0].replace("127.0.0.1:", "localhost:")
+    target = f"{registry}/{peer.name}/copy{next(numbers)}"
     _call(peer, "POST", f"/images/{name}/tag?repo={target}&tag=1")
     try:
         return timed(partial(_call, peer, "POST", f"/images/{target}/push?tag=1"))
     finally:
         _call(peer, "DELETE", f"/images/{target}:1")
+
+
+def _fresh_push(peer: Peer, name: str, archive: Path, numbers: Iterator[int]) -> float:
+    """Both compress: what Wherry has compressed once it keeps."""
+    _fresh_load(peer, name, archive)
+    return _push(peer, name, numbers)
 
 
 def _save(peer: Peer, name: str, archive: Path) -> float:
@@ -155,6 +171,8 @@ def _save(peer: Peer, name: str, archive: Path) -> float:
 
 
 def _fresh_load(peer: Peer, name: str, archive: Path) -> float:
-    _call(peer, "DELETE", f"/images/{name}?force=1")
+    for image in json.loads(_call(peer, "GET", "/images/json")):  # others may have its layers
+        if any("/bench/" in tag for tag in image["RepoTags"] or []):
+            _call(peer, "DELETE", f"/images/{image['Id']}?force=1")
     with archive.open("rb") as body:
         return timed(partial(_call, peer, "POST", "/images/load", body))
