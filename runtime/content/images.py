@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from runtime.content.archive import Writable, write_diff
 from runtime.content.catalog import Catalog
@@ -152,16 +152,20 @@ class ImageStore(Catalog):
         author: str = "",
         created_by: str = "",
         leave_out: Container[str] = (),
+        container_id: str = "",
+        container_config: dict[str, Any] | None = None,
     ) -> Image:
         """Makes an image of `parent` and the changes in a container's `upper` directory.
 
-        `settings` are the new image's whole container defaults, `leave_out` is for `write_diff`. Raises
-        InvalidParameter, OSError.
+        `settings` are the new image's whole container defaults, `leave_out` is for `write_diff`, the container's id and
+        Config are kept for older clients. Raises InvalidParameter, OSError.
         """
         references = [parse(reference)] if reference else []
         config = _new_config(parent.platform, settings)
         if author:
             config["author"] = author
+        if container_id:
+            config["container"], config["container_config"] = container_id, container_config or {}
         history = History(created=config["created"], created_by=created_by, author=author, comment=comment)
         with self.ingest() as ingest:
             layer, size = ingest.create_blob(lambda out: write_diff(upper, out, leave_out))

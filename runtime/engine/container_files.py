@@ -180,6 +180,8 @@ class ContainerFiles:
                 author,
                 " ".join(container.options.args),
                 MOUNT_POINTS,
+                container.id,
+                container.config,
             )
         finally:
             if pausing and container.state.status == "paused":

@@ -4,7 +4,7 @@ Docker's schema 2 manifests and lists have the same shape under other media type
 """
 
 from platform import machine
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from runtime.errors import InvalidParameter
 
@@ -125,6 +125,8 @@ class ImageConfig(_ImageConfigRequired, total=False):
     variant: str
     config: ContainerDefaults
     history: list[History]
+    container: str  # Docker's, of an image that a commit made: the container's id and its whole Config
+    container_config: dict[str, Any]
 
 
 # `uname -m` → GOARCH and variant, the words image configurations use.

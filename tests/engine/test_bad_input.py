@@ -17,7 +17,7 @@ BAD_CREATE: list[tuple[str, dict[str, Any], int, str]] = [
     ("no image", {"Cmd": ["true"]}, 400, "an Image is needed"),
     ("no command", {"Image": "busybox", "Cmd": [], "Entrypoint": [""]}, 400, "no command specified"),
     ("memory too small", {"Image": "busybox", "HostConfig": {"Memory": 1024}}, 400, "6MB"),
-    ("memory not a number", {"Image": "busybox", "HostConfig": {"Memory": "lots"}}, 400, "--memory"),
+    ("memory not a number", {"Image": "busybox", "HostConfig": {"Memory": "lots"}}, 400, "HostConfig.Memory"),
     ("unknown capability", {"Image": "busybox", "HostConfig": {"CapAdd": ["FLY"]}}, 400, "CAP_FLY"),
     ("relative mount", {"Image": "busybox", "HostConfig": {"Binds": ["/tmp:in"]}}, 400, "absolute"),
     ("bad volume name", {"Image": "busybox", "HostConfig": {"Binds": ["../x:/in"]}}, 400, "volume name"),

@@ -9,6 +9,7 @@ from runtime.api import wire
 from runtime.api.http1 import Answer, Request, Response, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
 from runtime.api.thread_streams import body_file, produced
+from runtime.api.wire import bodies
 from runtime.engine.container_files import PathStat
 from runtime.engine.engine import Engine
 from runtime.errors import InvalidParameter
@@ -64,7 +65,7 @@ async def changes(engine: Engine, request: Request) -> Answer:
 async def commit(engine: Engine, request: Request) -> Answer:
     query = request.query
     container = engine.containers.get(query.text("container"))
-    own = await request.json()
+    own = bodies.CONTAINER_CONFIG.read(await request.json())
     repository, tag = query.text("repo"), query.text("tag")
     image = await engine.files.commit(
         container,

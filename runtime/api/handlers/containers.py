@@ -9,6 +9,7 @@ from typing import Any, cast
 from runtime.api import wire
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
+from runtime.api.wire import bodies
 from runtime.engine.control import WaitCondition
 from runtime.engine.engine import Engine
 from runtime.engine.filters import check_names
@@ -21,11 +22,11 @@ PRUNE_FILTERS = ("label", "label!", "until")
 
 
 async def create(engine: Engine, request: Request) -> Answer:
-    body = await request.json()
+    body = bodies.CONTAINER_CREATE.read(await request.json())
     if not body:
         raise InvalidParameter("config cannot be empty in order to create a container")
-    host_config = _object(body, "HostConfig")
-    networking = _object(body, "NetworkingConfig")
+    host_config = body.get("HostConfig") or {}
+    networking = body.get("NetworkingConfig") or {}
     several = networking.get("EndpointsConfig") or {}
     if request.api_version < SEVERAL_NETWORKS_SINCE and len(several) > 1:
         names = ", ".join(sorted(several))
@@ -34,13 +35,6 @@ async def create(engine: Engine, request: Request) -> Answer:
     name, platform = request.query.text("name"), request.query.text("platform")
     container, warnings = await engine.containers.create(name, config, host_config, networking, platform)
     return json_response({"Id": container.id, "Warnings": warnings}, 201)
-
-
-def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
-    value = body.get(name) or {}
-    if not isinstance(value, dict):
-        raise InvalidParameter(f"invalid {name}: an object is needed")
-    return value
 
 
 async def start(engine: Engine, request: Request) -> Answer:
@@ -98,7 +92,8 @@ async def rename(engine: Engine, request: Request) -> Answer:
 
 async def update(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
-    warnings = await update_container(engine.containers, container, await request.json())
+    changes = bodies.CONTAINER_UPDATE.read(await request.json())
+    warnings = await update_container(engine.containers, container, changes)
     return json_response({"Warnings": warnings or None})
 
 

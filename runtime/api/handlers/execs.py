@@ -6,6 +6,7 @@ from runtime.api import stream, wire
 from runtime.api.handlers.container_streams import DEFAULT_DETACH_KEYS, carry, read_size
 from runtime.api.http1 import Answer, Hijacked, Request
 from runtime.api.router import Route, empty_response, json_response
+from runtime.api.wire import bodies
 from runtime.engine.engine import Engine
 from runtime.engine.execs import parse_console_size
 from runtime.errors import WherryError
@@ -13,7 +14,7 @@ from runtime.errors import WherryError
 
 async def create(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
-    body = await request.json()
+    body = bodies.EXEC_CREATE.read(await request.json())
     stream.parse_detach_keys(body.get("DetachKeys") or DEFAULT_DETACH_KEYS)
     exec = engine.execs.create(container, body)
     return json_response({"Id": exec.id}, 201)
@@ -21,7 +22,7 @@ async def create(engine: Engine, request: Request) -> Answer:
 
 async def start(engine: Engine, request: Request) -> Answer:
     exec = engine.execs.get(request.params["id"])
-    body = await request.json()
+    body = bodies.EXEC_START.read(await request.json())
     size = parse_console_size(body)
     if body.get("Detach"):
         await engine.execs.start(exec, size)

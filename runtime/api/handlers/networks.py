@@ -9,6 +9,7 @@ from typing import Any
 from runtime.api import filters, wire
 from runtime.api.http1 import Answer, Request
 from runtime.api.router import Route, empty_response, json_response
+from runtime.api.wire import bodies
 from runtime.engine.engine import Engine
 from runtime.engine.networks import Network
 from runtime.engine.options import endpoint_config, network_request
@@ -59,7 +60,7 @@ async def inspect(engine: Engine, request: Request) -> Answer:
 
 
 async def create(engine: Engine, request: Request) -> Answer:
-    network = await engine.networks.create(network_request(await _object(request)))
+    network = await engine.networks.create(network_request(bodies.NETWORK_CREATE.read(await request.json())))
     return json_response({"Id": network.id, "Warning": ""}, 201)
 
 
@@ -69,18 +70,15 @@ async def remove(engine: Engine, request: Request) -> Answer:
 
 
 async def connect(engine: Engine, request: Request) -> Answer:
-    body = await _object(request)
+    body = bodies.NETWORK_CONNECT.read(await request.json())
     network = engine.networks.find(request.params["id"])
     container = engine.containers.get(_container_name(body))
-    settings = body.get("EndpointConfig") or {}
-    if not isinstance(settings, dict):
-        raise InvalidParameter("invalid EndpointConfig: an object is needed")
-    await engine.containers.connect_network(container, network, endpoint_config(settings))
+    await engine.containers.connect_network(container, network, endpoint_config(body.get("EndpointConfig")))
     return empty_response(200)
 
 
 async def disconnect(engine: Engine, request: Request) -> Answer:
-    body = await _object(request)
+    body = bodies.NETWORK_DISCONNECT.read(await request.json())
     network = engine.networks.find(request.params["id"])
     container = engine.containers.get(_container_name(body))
     await engine.containers.disconnect_network(container, network)
@@ -101,16 +99,9 @@ async def prune(engine: Engine, request: Request) -> Answer:
     return json_response({"NetworksDeleted": await engine.networks.prune(chosen) or None})
 
 
-async def _object(request: Request) -> dict[str, Any]:
-    body = await request.json()
-    if not isinstance(body, dict):
-        raise InvalidParameter("invalid request body: a JSON object is needed")
-    return body
-
-
 def _container_name(body: dict[str, Any]) -> str:
-    name = body.get("Container")
-    if not isinstance(name, str) or not name:
+    name: str = body.get("Container") or ""
+    if not name:
         raise InvalidParameter("invalid container name or ID: value is empty")
     return name
 

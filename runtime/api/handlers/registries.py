@@ -12,6 +12,7 @@ from runtime.api import filters, wire
 from runtime.api.errors import message_of
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, json_response
+from runtime.api.wire import bodies
 from runtime.engine.distribution.service import Distribution, Transfer
 from runtime.engine.engine import Engine
 from runtime.errors import InvalidParameter, NotFound
@@ -150,10 +151,8 @@ async def search(engine: Engine, request: Request) -> Answer:
 async def auth(engine: Engine, request: Request) -> Answer:
     from runtime.registry.login import Credentials, login  # requests is large, and hardly ever wanted
 
-    body = {name.lower(): value or "" for name, value in (await request.json()).items()}
-    address, username, password, token = (body.get(name, "") for name in AUTH_FIELDS)
-    if not all(isinstance(value, str) for value in (address, username, password, token)):
-        raise InvalidParameter(f"invalid auth configuration: {', '.join(AUTH_FIELDS)} are strings")
+    body = bodies.REGISTRY_LOGIN.read(await request.json())
+    address, username, password, token = (body.get(name) or "" for name in AUTH_FIELDS)
     credentials = Credentials(username, password, token)
     identity_token = await asyncio.to_thread(login, address, credentials, engine.settings.registries)
     return json_response({"Status": "Login Succeeded", "IdentityToken": identity_token})

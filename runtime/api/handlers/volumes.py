@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from runtime.api import wire
 from runtime.api.http1 import Answer, Request
 from runtime.api.router import Route, empty_response, json_response
+from runtime.api.wire import bodies
 from runtime.engine.engine import Engine
 from runtime.engine.volumes import ANONYMOUS_LABEL, Volume, VolumeRequest
 from runtime.errors import InvalidParameter, NotFound, Unavailable
@@ -31,31 +31,17 @@ async def list_volumes(engine: Engine, request: Request) -> Answer:
 
 
 async def create(engine: Engine, request: Request) -> Answer:
-    body = await request.json()
+    body = bodies.VOLUME_CREATE.read(await request.json())
     if body.get("ClusterVolumeSpec"):
         raise Unavailable(
             "This node is not a swarm manager. Cluster volumes need a swarm, which Wherry does not have: "
             "leave the cluster options out"
         )
     wanted = VolumeRequest(
-        _text(body, "Name"), _text(body, "Driver"), _mapping(body, "DriverOpts"), _mapping(body, "Labels")
+        body.get("Name") or "", body.get("Driver") or "", body.get("DriverOpts") or {}, body.get("Labels") or {}
     )
     volume, _ = engine.volumes.ensure(wanted)
     return json_response(wire.volume(volume), 201)
-
-
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name) or ""
-    if not isinstance(value, str):
-        raise InvalidParameter(f"invalid {name}: a string is needed")
-    return value
-
-
-def _mapping(body: Mapping[str, Any], name: str) -> dict[str, str]:
-    value = body.get(name) or {}
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise InvalidParameter(f"invalid {name}: an object of strings is needed")
-    return value
 
 
 async def inspect(engine: Engine, request: Request) -> Answer:

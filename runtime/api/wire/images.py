@@ -20,6 +20,7 @@ Version = tuple[int, int]
 EMPTY_NAMES_SINCE = (1, 43)
 NO_VIRTUAL_SIZE_SINCE = (1, 44)
 NO_CREATED_SINCE = (1, 44)
+NO_CONTAINER_SINCE = (1, 45)
 DESCRIPTOR_SINCE = (1, 48)
 OCI_CONFIG_SINCE = (1, 50)
 # What a container's configuration has and an image's has not; older clients find it there all the same.
@@ -130,6 +131,9 @@ def image_inspect(image: Image, api_version: Version, directories: Sequence[Path
         document["OsVersion"] = os_version
     if api_version < NO_VIRTUAL_SIZE_SINCE:
         document["VirtualSize"] = image.size_bytes
+    if api_version < NO_CONTAINER_SINCE:
+        document["Container"] = image.config.get("container", "")
+        document["ContainerConfig"] = {**_LEGACY_CONFIG, **image.config.get("container_config", {})}
     if api_version >= DESCRIPTOR_SINCE:
         document["Descriptor"] = dict(image.manifest)
     return document

@@ -80,7 +80,7 @@ def network_summary(network: Network) -> dict[str, Any]:
         "IPAM": {
             "Driver": network.ipam_driver,
             "Options": network.ipam_options,
-            "Config": [_subnet(subnet) for subnet in network.subnets],
+            "Config": [_subnet(subnet) for subnet in (*network.subnets, *network.unused_subnets)],
         },
         "Internal": network.internal,
         "Attachable": network.attachable,

@@ -146,12 +146,18 @@ def define(
         _check_driver(request.driver)
         _check_options(request)
     subnets = _subnets(request, present, routed)
+    unused = [
+        Subnet(asked.subnet, asked.gateway, asked.ip_range, asked.auxiliary)
+        for asked in request.subnets
+        if not _is_enabled(request, asked.subnet.version)
+    ]
     return Network(
         id=id,
         name=request.name,
         driver=request.driver,
         created_ns=created_ns,
         subnets=tuple(subnets),
+        unused_subnets=tuple(unused),
         enable_ipv4=request.enable_ipv4,
         enable_ipv6=request.enable_ipv6,
         internal=request.internal,
@@ -195,7 +201,8 @@ def _inherit(request: NetworkRequest, present: list[Network]) -> NetworkRequest:
             "user supplied configurations are not supported if the network depends on a configuration network"
         )
     subnets = tuple(
-        SubnetRequest(subnet.subnet, subnet.ip_range, subnet.gateway, subnet.auxiliary) for subnet in source.subnets
+        SubnetRequest(subnet.subnet, subnet.ip_range, subnet.gateway, subnet.auxiliary)
+        for subnet in (*source.subnets, *source.unused_subnets)
     )
     return replace(
         request,
@@ -226,6 +233,8 @@ def _check_options(request: NetworkRequest) -> None:
     for version, name in GATEWAY_MODES.items():
         if request.options.get(name) == "isolated" and not request.internal:
             raise InvalidParameter(f"gateway mode 'isolated' can only be used for an internal network: IPv{version}")
+        if not _is_enabled(request, version):
+            continue
         if len([subnet for subnet in request.subnets if subnet.subnet.version == version]) > 1:
             raise PermissionDenied("bridge driver doesn't support multiple subnets")
 
@@ -238,7 +247,7 @@ def _subnets(
     ]
     # Macvlans and ipvlans extend networks that are there; only bridges must not hide one.
     for version in (4, 6):
-        if not (request.enable_ipv4 if version == 4 else request.enable_ipv6):
+        if not _is_enabled(request, version):
             continue
         asked = [subnet for subnet in request.subnets if subnet.subnet.version == version]
         for subnet in asked:
@@ -250,6 +259,10 @@ def _subnets(
             chosen = choose_subnet([*taken, *routed()]) if version == 4 else choose_ipv6_subnet([*taken, *routed()])
             taken.append(chosen)
             yield _with_gateway(request, SubnetRequest(chosen, None, None, {}), chosen=True)
+
+
+def _is_enabled(request: NetworkRequest, version: int) -> bool:
+    return request.enable_ipv4 if version == 4 else request.enable_ipv6
 
 
 def _with_gateway(request: NetworkRequest, asked: SubnetRequest, chosen: bool = False) -> Subnet:

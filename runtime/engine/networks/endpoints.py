@@ -56,7 +56,10 @@ def check(network: Network, config: EndpointConfig) -> None:
 
 
 def _check_address(network: Network, version: int, wanted: str) -> None:
-    subnets = network.subnets_of(version)
+    subnets = [
+        *network.subnets_of(version),
+        *(unused for unused in network.unused_subnets if unused.version == version),
+    ]
     prefix = f"invalid config for network {network.name}: invalid endpoint settings:\n"
     if not subnets or all(subnet.chosen for subnet in subnets):
         raise InvalidParameter(

@@ -10,6 +10,7 @@ from runtime.linux.netlink import IpAddress, IpNetwork
 
 BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvlan"
 DRIVERS = (BRIDGE, MACVLAN, IPVLAN)  # of networks that users make
+_SUBNETS = ("subnets", "unused_subnets")
 PREDEFINED = {"bridge": BRIDGE, "host": HOST, "none": NULL}  # name -> driver
 
 
@@ -53,7 +54,11 @@ class Subnet:
 
 @dataclass(frozen=True)
 class Network:
-    """`subnets` is empty for `host` and `none`. `interface` is the bridge, or the parent of macvlan and ipvlan."""
+    """`subnets` is empty for `host` and `none`. `interface` is the bridge, or the parent of macvlan and ipvlan.
+
+    `unused_subnets` were asked for without IPv6 (or IPv4) being enabled: Docker shows them, and takes an endpoint's
+    address in one without giving it to anybody.
+    """
 
     id: str
     name: str
@@ -72,6 +77,7 @@ class Network:
     ipam_options: dict[str, str] | None = None
     config_only: bool = False
     config_from: str = ""
+    unused_subnets: tuple[Subnet, ...] = ()
 
     @property
     def predefined(self) -> bool:
@@ -99,10 +105,10 @@ class Network:
         return next((subnet.gateway for subnet in self.subnets if subnet.version == version), None)
 
     def to_document(self) -> dict[str, Any]:
-        document = {name: value for name, value in asdict(self).items() if name not in ("id", "subnets")}
-        return document | {"subnets": [subnet.to_document() for subnet in self.subnets]}
+        document = {name: value for name, value in asdict(self).items() if name not in ("id", *_SUBNETS)}
+        return document | {name: [subnet.to_document() for subnet in getattr(self, name)] for name in _SUBNETS}
 
     @classmethod
     def from_document(cls, id: str, document: dict[str, Any]) -> Network:
-        subnets = tuple(map(Subnet.from_document, document["subnets"]))
-        return cls(**{**document, "id": id, "subnets": subnets})
+        subnets = {name: tuple(map(Subnet.from_document, document.get(name, []))) for name in _SUBNETS}
+        return cls(**{**document, "id": id, **subnets})

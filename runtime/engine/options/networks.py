@@ -170,16 +170,17 @@ def _texts(value: Any) -> dict[str, str]:
 
 
 def _subnets(configs: list[Document], enable_ipv4: bool, enable_ipv6: bool) -> tuple[SubnetRequest, ...]:
-    """Subnets of a version that is not enabled are left out, as Docker does."""
-    faults: list[str] = []
+    """What belongs to a subnet of a version that is not enabled is not looked at, as in Docker."""
+    found: list[str] = []
     subnets = []
     for config in configs:
         if not any(config.get(name) for name in ("Subnet", "IPRange", "Gateway", "AuxiliaryAddresses")):
             continue
         text = config.get("Subnet") or ""
-        subnet = _prefix(text, "subnet", faults)
-        if subnet is None or not (enable_ipv4 if subnet.version == 4 else enable_ipv6):
+        subnet = _prefix(text, "subnet", found)
+        if subnet is None:
             continue
+        faults = found if (enable_ipv4 if subnet.version == 4 else enable_ipv6) else []
         auxiliary = {
             name: _address_in(subnet, address, f"auxiliary address {name}", faults)
             for name, address in (config.get("AuxiliaryAddresses") or {}).items()
@@ -192,8 +193,8 @@ def _subnets(configs: list[Document], enable_ipv4: bool, enable_ipv6: bool) -> t
                 {name: address for name, address in auxiliary.items() if address},
             )
         )
-    if faults:
-        raise InvalidParameter("\n".join(["invalid network config:", *faults]))
+    if found:
+        raise InvalidParameter("\n".join(["invalid network config:", *found]))
     return tuple(subnets)
 
 
