@@ -62,7 +62,12 @@ def until_ns(filters: Filters) -> int | None:
     if len(values) > 1:
         raise InvalidParameter("more than one until filter specified")
     duration_ns = parse_duration(values[0])
-    return parse_timestamp(values[0]) if duration_ns is None else time.time_ns() - duration_ns
+    if duration_ns is not None:
+        return time.time_ns() - duration_ns
+    try:
+        return parse_timestamp(values[0])
+    except InvalidParameter:
+        raise InvalidParameter(f'failed to parse value as time or duration: "{values[0]}"') from None
 
 
 def parse_duration(text: str) -> int | None:

@@ -21,6 +21,7 @@ from runtime.content.tree import data_size_bytes
 from runtime.errors import AlreadyExists, InvalidParameter, NotFound
 
 _IMAGES_KEPT = 64
+_MARK, _MTAB = ".dockerenv", "etc/mtab"
 
 
 class HasLayers(Protocol):
@@ -56,6 +57,7 @@ class Snapshots:
         for left in self._spares_directory.iterdir():
             self._trash.discard(left)
         self._lower = functools.lru_cache(_IMAGES_KEPT)(self._lower_of)
+        self._base = _base(root / "base")
         self._spares: list[Path] = []  # popped and appended by several threads, each in one step
 
     def prepare(self, snapshot_id: str, image: HasLayers) -> OverlayRootfs:
@@ -93,7 +95,11 @@ class Snapshots:
     def describe(self, snapshot_id: str, image: HasLayers) -> OverlayRootfs:
         """The same directories `prepare` returned, without touching the disk."""
         snapshot = f"{self._directory}/{_checked(snapshot_id)}"
-        return OverlayRootfs(list(self._lower(image.chain_ids)), f"{snapshot}/upper", f"{snapshot}/work")
+        return OverlayRootfs([*self._lower(image.chain_ids), *self._base], f"{snapshot}/upper", f"{snapshot}/work")
+
+    def layers(self, chain_ids: tuple[str, ...]) -> list[str]:
+        """The directories of these layers alone, the topmost first."""
+        return list(self._lower(chain_ids))
 
     def _lower_of(self, chain_ids: tuple[str, ...]) -> list[str]:
         return [str(layer_path(self._layers, chain_id)) for chain_id in reversed(chain_ids)]
@@ -144,3 +150,20 @@ def _checked(snapshot_id: str) -> str:
     if "/" in snapshot_id or snapshot_id in ("", ".", ".."):
         raise InvalidParameter(f'"{snapshot_id}" cannot name a snapshot')
     return snapshot_id
+
+
+def _base(directory: Path) -> list[str]:
+    """The layer below every image's, with what Docker puts into containers: /.dockerenv and /etc/mtab.
+
+    Programs look for the first to know where they run (testcontainers among them), and for mounts in the second. An
+    image's own files hide them. None where it cannot be made: the disk may be full or read-only.
+    """
+    mark, mtab = directory / _MARK, directory / _MTAB
+    try:
+        if not mtab.is_symlink():
+            mtab.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch(0o755)
+            mtab.symlink_to("/proc/mounts")
+    except OSError:
+        return []
+    return [str(directory)]

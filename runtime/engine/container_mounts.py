@@ -234,7 +234,7 @@ class ContainerMounts:
 
     def _image(self, container: Container, request: MountRequest) -> HostMount:
         image = self._images.kept(container.image_mounts[request.target])
-        lower = self._snapshots.describe(container.id, image).lower
+        lower = self._snapshots.layers(image.chain_ids)
         subpath = (f"X-mount.subdir={request.subpath}",) if request.subpath else ()
         if len(lower) == 1:  # overlayfs wants two layers
             return HostMount(lower[0], request.target, ("bind", "ro", "rprivate", *subpath), stored=True)

@@ -254,7 +254,7 @@ class ContainerService:
         if name.removeprefix("/") == container.name:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         try:
-            name = self._names.take(name, container.id)
+            name = self._names.take(f"/{name.removeprefix('/')}", container.id)
         except WherryError as refusal:
             raise type(refusal)(f"Error when allocating new name: {refusal}") from None
         old, container.name = container.name, name

@@ -25,19 +25,13 @@ class Control:
         self._containers = containers
         self._health = health
 
-    async def kill(self, container: Container, signal_name: str = "", called: str = "") -> None:
-        """SIGKILL waits for the end; `called` is the container's name in a refusal.
-
-        Raises Conflict when it is not running, InvalidParameter for no signal.
-        """
+    async def kill(self, container: Container, signal_name: str = "") -> None:
+        """SIGKILL waits for the end. Raises Conflict when it is not running, InvalidParameter for no signal."""
         number = parse_signal(signal_name or "SIGKILL")
         if number == signal.SIGKILL and container.state.is_up:
             await self._kill_and_wait(container)
             return
-        try:
-            await self._signal(container, number)
-        except Conflict as refusal:
-            raise Conflict(f"cannot kill container: {called or container.id}: {refusal}") from None
+        await self._signal(container, number)
 
     async def stop(self, container: Container, signal_name: str = "", timeout_s: int | None = None) -> None:
         """Its stop signal, then SIGKILL after `timeout_s` (negative: never); raises NotModified."""

@@ -187,7 +187,7 @@ class ExecService:
         options = container.options
         spec = exec.user or options.user
         user = resolve_user(spec, read(PASSWD_PATH), read(GROUP_PATH), options.groups)
-        asked = [*_without(options.env, exec.env), *exec.env]
+        asked = _overridden(options.env, exec.env)
         capabilities = spec_gen.effective_capabilities(options, privileged=exec.privileged or options.privileged)
         document: dict[str, Any] = {
             "terminal": exec.tty,
@@ -249,6 +249,8 @@ def parse_console_size(document: Mapping[str, Any]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _without(env: list[str], overriding: list[str]) -> list[str]:
-    names = {entry.partition("=")[0] for entry in overriding}
-    return [entry for entry in env if entry.partition("=")[0] not in names]
+def _overridden(env: list[str], own: list[str]) -> list[str]:
+    """A variable keeps its place, as in moby's ReplaceOrAppendEnvVars."""
+    by_name = {entry.partition("=")[0]: entry for entry in env}
+    by_name.update({entry.partition("=")[0]: entry for entry in own})
+    return list(by_name.values())

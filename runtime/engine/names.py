@@ -170,9 +170,9 @@ BOATS = [
 
 def check(name: str) -> str:
     """The name without a leading slash; raises InvalidParameter."""
-    name = name.removeprefix("/")
+    given, name = name, name.removeprefix("/")
     if not NAME.fullmatch(name):
-        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        raise InvalidParameter(f"Invalid container name ({given}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return name
 
 

@@ -200,9 +200,16 @@ def test_commit(engine: RunningEngine) -> None:
     assert {"A=1", "B=2"} <= set(shown["Config"]["Env"])
     assert shown["Config"]["Labels"] == {"l": "1"}
     assert (shown["Author"], shown["Comment"]) == ("me", "said")
-    assert engine.get("/containers/worker/json")["State"]["Status"] == "running"
+    worker = engine.get("/containers/worker/json")
+    assert worker["State"]["Status"] == "running"
+    older = engine.get("/v1.44/images/made/image:7/json")  # later ones do not tell
+    assert (older["Container"], older["ContainerConfig"]["Image"]) == (worker["Id"], "busybox")
     assert ok(engine, "run", "--rm", "made/image:7") == "c\n"
     assert engine.docker("run", "--rm", "made/image:7", "test", "-e", "/etc/group").returncode == 1
     assert ok(engine, "history", "--format", "{{.Comment}}", "made/image:7").splitlines()[0] == "said"
+    base = json.loads(ok(engine, "image", "inspect", "busybox"))[0]["Id"]
+    assert ok(engine, "history", "-q", "--no-trunc", "made/image:7").split() == [id, base]
+    assert ok(engine, "diff", "worker").splitlines() == ["C /etc", "D /etc/group", "A /made"]
+    assert engine.docker("cp", "-", "worker:/tmp", input=b"").returncode == 0
     ok(engine, "rm", "-f", "worker")
     ok(engine, "rmi", "made/image:7")

@@ -16,6 +16,7 @@ from tests.harness import RunningEngine
 
 # (options of `docker run --rm`, command, exit code, what the output matches)
 OPTIONS: list[tuple[str, str, int, str]] = [
+    ("", "sh -c 'stat -c %a:%s /.dockerenv; readlink /etc/mtab'", 0, r"^755:0\n/proc/mounts$"),
     ("--add-host lock:10.1.2.3", "cat /etc/hosts", 0, r"^10\.1\.2\.3\s+lock$"),
     ("--annotation a=b", "true", 0, ""),
     ("-a stdout", "echo seen", 0, "^seen$"),
@@ -150,7 +151,13 @@ COMMANDS: list[tuple[str, int, str]] = [
     ("start box", 0, "^box$"),
     ("stop made", 0, "^made$"),
     ("kill made", 1, "cannot kill container: made: container [0-9a-f]{64} is not running"),
-    ("kill -s BOGUS box", 1, "invalid signal: BOGUS"),
+    ("kill -s BOGUS box", 1, "cannot kill container: box: invalid signal: BOGUS"),
+    ("kill nosuch", 1, "cannot kill container: nosuch: No such container: nosuch"),
+    ("exec --detach-keys bogus-key box true", 1, r"Invalid escape keys \(bogus-key\) provided"),
+    ("inspect -f {{.LogPath}}|{{.HostsPath}} made", 0, r"^\|$"),
+    ("container prune -f --filter until=bogus", 1, 'failed to parse value as time or duration: "bogus"'),
+    ("system prune -f --filter label=nosuch", 0, "Total reclaimed space"),
+    ("volume ls -f dangling=maybe", 1, r"invalid filter 'dangling=\[maybe\]'"),
     ("pause made", 1, "is not running"),
     ("unpause box", 1, "Container [0-9a-f]{64} is not paused"),
     ("unpause made", 1, "Container [0-9a-f]{64} is not paused"),

@@ -173,7 +173,7 @@ def test_an_ipv6_only_network(engine: RunningEngine) -> None:
         ({"Name": "x", "Options": {"com.docker.network.bridge.enable_icc": "maybe"}}, 400, "enable_icc"),
         ({"Name": "x", "Options": {"com.docker.network.bridge.name": "lo"}}, 409, "interface lo exists already"),
         ({"Name": "x", "Options": {"com.docker.network.driver.mtu": "3"}}, 400, "invalid MTU"),
-        ({"Name": "x", "ConfigFrom": {"Network": "nosuch"}}, 404, "network nosuch not found"),
+        ({"Name": "x", "ConfigFrom": {"Network": "nosuch"}}, 404, 'configuration network "nosuch" not found'),
         (
             {"Name": "x", "Options": {"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}},
             400,
@@ -206,12 +206,26 @@ def test_a_network_made_from_a_configuration(engine: RunningEngine) -> None:
     made = make(engine, "made", ConfigFrom={"Network": "config"})
     assert made["IPAM"]["Config"] == [{"Subnet": "10.213.82.0/24", "Gateway": "10.213.82.1"}]
     assert (made["Labels"], made["ConfigFrom"]) == ({"a": "b"}, {"Network": "config"})
-    assert engine.message("DELETE", "/networks/config") == (403, 'configuration network "config" is in use')
+    in_use = 'error while removing network: configuration network "config" is in use'
+    assert engine.message("DELETE", "/networks/config") == (403, in_use)
     status, message = engine.message(
         "POST", "/networks/create", {"Name": "x", "ConfigFrom": {"Network": "config"}, "Internal": True}
     )
     assert (status, message[:28]) == (403, "user supplied configurations")
     assert engine.request("DELETE", "/networks/made")[0] == 204
+
+
+def test_a_subnet_of_a_version_that_is_off(engine: RunningEngine) -> None:
+    """Docker shows it, and takes an address in it that nobody gets; clients' own tests do so."""
+    made = make(engine, "half", **ipam({"Subnet": "2001:db8:389::/64"}))
+    assert {"Subnet": "2001:db8:389::/64"} in made["IPAM"]["Config"]
+    id = create(engine, "sleep", "60", host={"NetworkMode": "half"})
+    settings = {"IPAMConfig": {"IPv6Address": "2001:db8:389::f00d"}}
+    engine.post("/networks/half/connect", {"Container": id, "EndpointConfig": settings}, expect=200)
+    engine.post(f"/containers/{id}/start")
+    shown = engine.get(f"/containers/{id}/json")["NetworkSettings"]["Networks"]["half"]
+    assert shown["IPAMConfig"] == settings["IPAMConfig"]
+    assert (bool(shown["IPAddress"]), shown["GlobalIPv6Address"]) == (True, "")
 
 
 def test_lists_and_prunes_by_filters(engine: RunningEngine) -> None:

@@ -30,7 +30,7 @@ def test_rename(engine: RunningEngine) -> None:
         ("taken", 409, 'Error when allocating new name: Conflict. The container name "/taken" is already in use by'),
         ("after", 400, "Renaming a container with the same name as its current name"),
         ("", 400, "Neither old nor new names may be empty"),
-        ("a/b", 400, "Error when allocating new name: Invalid container name (a/b)"),
+        ("a/b", 400, "Error when allocating new name: Invalid container name (/a/b)"),
     ):
         answer = engine.message("POST", f"/containers/after/rename?name={name}")
         assert (answer[0], words in answer[1]) == (status, True), answer
@@ -65,7 +65,7 @@ BAD_UPDATES: list[tuple[dict[str, Any], dict[str, Any], int, str]] = [
     ({"Memory": 8 << 20}, {"Memory": 64 << 20}, 409, "update the memoryswap at the same time"),
     ({"AutoRemove": True}, {"RestartPolicy": {"Name": "always"}}, 409, "because AutoRemove is enabled"),
     ({}, {"RestartPolicy": {"Name": "perhaps"}}, 400, "unknown policy 'perhaps'"),
-    ({}, {"RestartPolicy": []}, 200, ""),
+    ({}, {"RestartPolicy": []}, 400, "UpdateConfig.RestartPolicy of type struct"),
 ]
 
 

@@ -61,9 +61,9 @@ def test_prune_of_old_clients_takes_named_volumes(engine: RunningEngine) -> None
 @pytest.mark.parametrize(
     "body, status, words",
     [
-        ({"Name": 1}, 400, "invalid Name"),
-        ({"DriverOpts": {"type": 1}}, 400, "invalid DriverOpts"),
-        ({"Labels": ["a"]}, 400, "invalid Labels"),
+        ({"Name": 1}, 400, "CreateOptions.Name of type string"),
+        ({"DriverOpts": {"type": 1}}, 400, "CreateOptions.DriverOpts.type of type string"),
+        ({"Labels": ["a"]}, 400, "CreateOptions.Labels of type map[string]string"),
         ({"Name": "a" * 300}, 400, "too long"),
         ({"Name": ".."}, 400, "invalid characters"),
         ({"ClusterVolumeSpec": {"Group": "x"}}, 503, "swarm"),

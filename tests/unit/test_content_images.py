@@ -371,7 +371,10 @@ def test_snapshots_come_and_go(store: ImageStore, tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path / "root")
     rootfs = snapshots.prepare("c1", image)
     assert rootfs == snapshots.describe("c1", image)
-    assert [Path(path).parent.name for path in rootfs.lower] == [chain[7:] for chain in reversed(image.chain_ids)]
+    *layers, base = rootfs.lower
+    assert [Path(path).parent.name for path in layers] == [chain[7:] for chain in reversed(image.chain_ids)]
+    assert snapshots.layers(image.chain_ids) == layers
+    assert sorted(os.listdir(base)) == [".dockerenv", "etc"]
     assert os.listdir(rootfs.upper) == os.listdir(rootfs.work) == []
     assert Path(rootfs.upper).stat().st_mode & 0o7777 == 0o755
     with pytest.raises(AlreadyExists):

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 NO_BUILDKIT = NotSupported("BuildKit is not part of Wherry: set DOCKER_BUILDKIT=0, or use wherry build")
 SECRETS_HEADER = "x-wherry-secrets"  # ours: what `wherry build --secret` gives, as {id: base64} in base64url
 PRUNE_FILTERS = ("id", "inuse", "parent", "private", "shared", "type", "until", "unused-for", "description")
+IGNORED_FILTERS = ("label", "label!")  # by moby too: `docker system prune --filter label=...` sends them here as well
 
 
 async def build(engine: Engine, request: Request) -> Answer:
@@ -75,7 +76,7 @@ async def export_cache(engine: Engine, request: Request) -> Answer:
 
 
 async def prune(engine: Engine, request: Request) -> Answer:
-    chosen = filters.read(request.query, PRUNE_FILTERS)
+    chosen = filters.read(request.query, (*PRUNE_FILTERS, *IGNORED_FILTERS))
     until_ns = filters.until_ns(chosen)
     query = request.query
     keep_bytes = max(query.number(name) or 0 for name in ("keep-storage", "reserved-space", "max-used-space"))

@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from runtime.api import wire
+from runtime.api import filters
 from runtime.api.http1 import Answer, Request, StreamResponse
 from runtime.api.router import Route, empty_response, json_response
 from runtime.api.wire import bodies
 from runtime.engine.control import WaitCondition
 from runtime.engine.engine import Engine
-from runtime.engine.filters import check_names
 from runtime.engine.updates import update_container
-from runtime.errors import Conflict, InvalidParameter
+from runtime.errors import Conflict, InvalidParameter, NotFound
 
 SEVERAL_NETWORKS_SINCE = (1, 44)
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
@@ -56,7 +55,10 @@ async def restart(engine: Engine, request: Request) -> Answer:
 
 async def kill(engine: Engine, request: Request) -> Answer:
     name = request.params["id"]
-    await engine.control.kill(engine.containers.get(name), request.query.text("signal"), name)
+    try:
+        await engine.control.kill(engine.containers.get(name), request.query.text("signal"))
+    except (NotFound, Conflict, InvalidParameter) as refusal:
+        raise type(refusal)(f"cannot kill container: {name}: {refusal}") from None
     return empty_response()
 
 
@@ -98,12 +100,8 @@ async def update(engine: Engine, request: Request) -> Answer:
 
 
 async def prune(engine: Engine, request: Request) -> Answer:
-    filters = request.query.filters()
-    check_names(filters, PRUNE_FILTERS)
-    until = filters.get("until", [])
-    if len(until) > 1:
-        raise InvalidParameter("more than one until filter specified")
-    removed, freed_bytes = await engine.pruner.prune_containers(filters, wire.parse_moment(until[0]) if until else None)
+    chosen = filters.read(request.query, PRUNE_FILTERS)
+    removed, freed_bytes = await engine.pruner.prune_containers(chosen, filters.until_ns(chosen))
     return json_response({"ContainersDeleted": removed or None, "SpaceReclaimed": freed_bytes})
 
 

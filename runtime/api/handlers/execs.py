@@ -9,13 +9,16 @@ from runtime.api.router import Route, empty_response, json_response
 from runtime.api.wire import bodies
 from runtime.engine.engine import Engine
 from runtime.engine.execs import parse_console_size
-from runtime.errors import WherryError
+from runtime.errors import InvalidParameter, WherryError
 
 
 async def create(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(request.params["id"])
     body = bodies.EXEC_CREATE.read(await request.json())
-    stream.parse_detach_keys(body.get("DetachKeys") or DEFAULT_DETACH_KEYS)
+    try:
+        stream.parse_detach_keys(body.get("DetachKeys") or DEFAULT_DETACH_KEYS)
+    except InvalidParameter:
+        raise InvalidParameter(f"Invalid escape keys ({body['DetachKeys']}) provided") from None
     exec = engine.execs.create(container, body)
     return json_response({"Id": exec.id}, 201)
 
@@ -38,7 +41,7 @@ async def start(engine: Engine, request: Request) -> Answer:
             # The stream is open already: the sentence goes where the output would have gone, as Docker does.
             message = f"{error}\r\n".encode()
             await stream.until_taken(writer)
-            writer.write(message if plain else stream.frame(2, message))
+            writer.write(message if plain else stream.frame(1, message))
             return Hijacked()
         await stream.until_taken(writer)
         keys = stream.parse_detach_keys(exec.detach_keys or DEFAULT_DETACH_KEYS) if exec.tty else b""

@@ -89,7 +89,7 @@ def _filters(request: Request, known: frozenset[str]) -> dict[str, list[str]]:
 def _boolean(name: str, values: list[str]) -> bool:
     if len(values) == 1 and values[0] in (*TRUE, *FALSE):
         return values[0] in TRUE
-    raise InvalidParameter(f"invalid filter '{name}={values}'")
+    raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
 
 
 def _matching(filters: Mapping[str, list[str]]) -> Callable[[Volume], bool]:

@@ -17,7 +17,7 @@ from runtime.api.wire.networks import endpoints, network, network_summary
 from runtime.api.wire.progress import error_line, message_line, progress_lines
 from runtime.api.wire.stats import container_stats
 from runtime.api.wire.system import event
-from runtime.api.wire.times import NEVER, human_duration, parse_moment, parse_timestamp, timestamp
+from runtime.api.wire.times import NEVER, human_duration, parse_timestamp, timestamp
 from runtime.api.wire.volumes import volume
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "message_line",
     "network",
     "network_summary",
-    "parse_moment",
     "parse_timestamp",
     "path_stat",
     "platform_of",

@@ -279,7 +279,8 @@ def container_inspect(
     bundle: Path,
     links: list[str] | None,
 ) -> dict[str, Any]:
-    """ContainerInspectResponse."""
+    """ContainerInspectResponse. Its files exist from the first start on."""
+    started = bool(container.state.started_ns)
     return {
         "Id": container.id,
         "Created": timestamp(container.created_ns),
@@ -287,10 +288,10 @@ def container_inspect(
         "Args": container.options.args[1:],
         "State": state(container),
         "Image": container.image_id,
-        "ResolvConfPath": str(bundle / "resolv.conf"),
-        "HostnamePath": str(bundle / "hostname"),
-        "HostsPath": str(bundle / "hosts"),
-        "LogPath": str(log_path(container)) if container.options.log.driver == "json-file" else "",
+        "ResolvConfPath": str(bundle / "resolv.conf") if started else "",
+        "HostnamePath": str(bundle / "hostname") if started else "",
+        "HostsPath": str(bundle / "hosts") if started else "",
+        "LogPath": str(log_path(container)) if started and container.options.log.driver == "json-file" else "",
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
         "Driver": "overlay2",

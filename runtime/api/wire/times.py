@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import re
-import time
 from datetime import datetime
 
 from runtime.engine.logs import rfc3339_nano
@@ -31,19 +30,6 @@ def parse_timestamp(text: str) -> int:
         raise InvalidParameter(f"invalid time {text!r}: give seconds since 1970 or an RFC 3339 time") from None
     seconds = calendar.timegm(moment.utctimetuple())
     return seconds * 1_000_000_000 + int(((match[2] or "") + "0" * 9)[:9])
-
-
-def parse_moment(text: str) -> int:
-    """The `until` of a prune: a time, or a duration before now such as 10m or 1h30m; ns since the epoch."""
-    if not re.fullmatch(_DURATION, text):
-        return parse_timestamp(text)
-    total_ns = sum(float(number) * _UNITS_NS[unit] for number, unit in re.findall(_DURATION_PART, text))
-    return time.time_ns() - int(total_ns)
-
-
-_UNITS_NS = {"ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
-_DURATION_PART = r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)"
-_DURATION = rf"(?:{_DURATION_PART})+"
 
 
 def human_duration(seconds: float) -> str:

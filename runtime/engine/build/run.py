@@ -92,7 +92,8 @@ class StepRunner:
         id = secrets.token_hex(32)
         try:
             if chain_ids:
-                rootfs = await asyncio.to_thread(self._snapshots.prepare, id, Layers(chain_ids))
+                prepared = await asyncio.to_thread(self._snapshots.prepare, id, Layers(chain_ids))
+                rootfs = OverlayRootfs(self._snapshots.layers(chain_ids), prepared.upper, prepared.work)
             else:
                 upper = await asyncio.to_thread(self._snapshots.prepare_bare, id)
                 rootfs = OverlayRootfs([], str(upper), str(upper.parent / "work"))

@@ -35,7 +35,7 @@ from runtime.engine.build.mounts import SCRIPT_DIRECTORY, Provider, Source
 from runtime.engine.build.named import NamedContexts
 from runtime.engine.build.output import ImageMade, Part
 from runtime.engine.build.request import BuildRequest
-from runtime.engine.build.run import Command, Layers, StepRunner, clean_mount_points
+from runtime.engine.build.run import Command, StepRunner, clean_mount_points
 from runtime.engine.build.state import StageState, timestamp
 from runtime.engine.threads import to_the_end
 from runtime.errors import InvalidParameter, PermissionDenied, ProcessFault, WherryError
@@ -256,7 +256,7 @@ class StageBuild:
 
     def lower(self, chain_ids: tuple[str, ...]) -> list[str]:
         """The directories of layers, top first."""
-        return self.job.snapshots.describe("-", Layers(chain_ids)).lower
+        return self.job.snapshots.layers(chain_ids)
 
     async def lower_of(self, name: str) -> list[str]:
         """Those of the stage or image that a `from` names. Raises InvalidParameter, and what finding images does."""

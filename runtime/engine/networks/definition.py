@@ -191,11 +191,10 @@ def _check_driver(driver: str) -> None:
 
 
 def _inherit(request: NetworkRequest, present: list[Network]) -> NetworkRequest:
-    source = next((network for network in present if request.config_from in (network.name, network.id)), None)
+    configurations = [network for network in present if network.config_only]
+    source = next((network for network in configurations if request.config_from in (network.name, network.id)), None)
     if source is None:
-        raise NotFound(f"network {request.config_from} not found")
-    if not source.config_only:
-        raise PermissionDenied(f"network {source.name} is not a configuration network")
+        raise NotFound(f'configuration network "{request.config_from}" not found')
     if request.subnets or request.options or request.ipam_options or request.enable_ipv6 or request.internal:
         raise PermissionDenied(
             "user supplied configurations are not supported if the network depends on a configuration network"

@@ -34,7 +34,7 @@ def document(name: str, config: EndpointConfig) -> dict[str, Any]:
 def check(network: Network, config: EndpointConfig) -> None:
     """Raises InvalidParameter, PermissionDenied."""
     if network.config_only:
-        raise PermissionDenied(f"{network.name} is a configuration-only network: containers cannot be connected to it")
+        raise PermissionDenied(f"cannot create endpoint on configuration-only network {network.name}")
     if not network.user_defined:
         if config.ipv4 or config.ipv6:
             raise InvalidParameter(

@@ -133,7 +133,7 @@ class NetworkService:
         if network.predefined:
             raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
         if network.config_only and any(other.config_from == network.name for other in self._catalogue):
-            raise PermissionDenied(f'configuration network "{network.name}" is in use')
+            raise PermissionDenied(f'error while removing network: configuration network "{network.name}" is in use')
         if members := self.members(network):
             users = ", ".join(
                 f'name:"{member.container.name}" id:"{member.attachments[network.id].endpoint_id[:12]}"'

@@ -150,7 +150,7 @@ def network_request(body: Document) -> NetworkRequest:
         raise InvalidParameter(f"--scope {body['Scope']} is not supported: networks are local to this engine")
     return NetworkRequest(
         name=name,
-        driver=body.get("Driver") or ("null" if config_only else "bridge"),
+        driver="null" if config_only else body.get("Driver") or "bridge",
         subnets=_subnets(ipam.get("Config") or [], enable_ipv4, enable_ipv6),
         enable_ipv4=enable_ipv4,
         enable_ipv6=enable_ipv6,
