@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from runtime.linux import namespaces
@@ -26,6 +27,7 @@ SETTINGS = MachineSettings(cpus=2, memory_mib=1024, disk_gib=2, idle_pause_s=0, 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="of boots, saves and faults (default: %(default)s)")
+    parser.add_argument("--image", metavar="DIR", help="of the guest (default: the one that is at hand)")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)} (default: all)")
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):
@@ -35,7 +37,7 @@ def main() -> int:
         root = Path(directory)
         resolv_conf = own_resolv_conf(root)
         manager = MachineManager(root / "machines")
-        manager.create("soak", SETTINGS)
+        manager.create("soak", replace(SETTINGS, image_dir=arguments.image))
         machine = BootedMachine(manager, "soak", MachinePaths(root / "machines/soak"))
         soak = Soak(machine, root, arguments.rounds, resolv_conf)
         try:

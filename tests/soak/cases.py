@@ -22,7 +22,7 @@ from tests.fakes.registries import random_bytes
 from tests.harness import REPOSITORY, UnixConnection
 from tests.vm.conftest import BootedMachine
 from tests.vm.faults import cut_connections, kill_engine, kill_hostagent, kill_qemu, kill_sshd, stop_processors
-from tests.vm.traffic import Traffic, assert_nothing_missing, docker, in_guest, ping, wait_same_time
+from tests.vm.traffic import Traffic, assert_nothing_missing, docker, free_port, in_guest, ping, wait_same_time
 
 MIB = 1 << 20
 STOPPED_S = 60
@@ -263,12 +263,6 @@ def start_server(soak: Soak, restart: str) -> int:
     port = int(soak.docker("port", "server", "80").rpartition(":")[2])
     wait_served(port)
     return port
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_served(port: int) -> None:

@@ -67,9 +67,9 @@ class Traffic:
         self.port = 0
 
     def __enter__(self) -> Traffic:
-        start = ("run", "-d", "--init", "--restart", "always", "--name", NAME, "-p", "127.0.0.1::80")
+        self.port = free_port()  # an engine's own choice is another one after a power cut
+        start = ("run", "-d", "--init", "--restart", "always", "--name", NAME, "-p", f"127.0.0.1:{self.port}:80")
         docker(self._machine, *start, "alpine", "sh", "-c", _SERVE)
-        self.port = int(docker(self._machine, "port", NAME, "80").rpartition(":")[2])
         for name, work in (
             ("port", self._stream_port),
             ("logs", self._follow_logs),
@@ -203,6 +203,12 @@ class Traffic:
         except OSError as error:
             return f"{status.state}, but {error!r}"
         return ""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def ping(machine: BootedMachine, timeout_s: float = _HANGS_AFTER_S) -> None:
