@@ -109,7 +109,11 @@ class BootedMachine:
             self.manager.create(self.name, SETTINGS)
         if self.manager.status(self.name).state != "running":
             status = self.manager.start(self.name)
-            assert status.state == "running", status.reasons
+            deadline = time.monotonic() + 600
+            while status.state != "running":  # a QEMU that was just killed is about to be replaced
+                assert time.monotonic() < deadline, status
+                time.sleep(0.2)
+                status = self.manager.status(self.name)
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,8 @@ class Machine:
     @property
     def settled(self) -> bool:
         """Whether nothing is under way that will change the state by itself."""
-        return self._state not in ("starting", "stopping")
+        ending = self._guest is not None and self._guest.qemu.ended.done()
+        return not ending and self._state not in ("starting", "stopping")
 
     @property
     def forwards(self) -> list[PublishedPort]:
