@@ -99,7 +99,8 @@ class TarReader:
         records: list[tuple[bytes, bytes]] = []
         long_name = long_link = None
         while True:
-            self._skip(self._unread + self._padding)
+            self._skip(self._unread)
+            self._read_up_to(self._padding)  # the docker CLI leaves that of the last entry out
             header = self._source.read(BLOCK)
             if header == _ZERO_BLOCK or not (header or records or long_name or long_link):
                 return None
@@ -323,18 +324,25 @@ class TarReader:
             size -= len(self._read_exactly(min(size, _CHUNK_BYTES)))
 
     def _read_exactly(self, size: int) -> bytes:
+        data = self._read_up_to(size)
+        if len(data) < size:
+            raise self._truncated()
+        return data
+
+    def _read_up_to(self, size: int) -> bytes:
+        """Less at the end of the stream only."""
         data = self._source.read(size) if size else b""
         if len(data) == size:
             return data
         parts = [data]
         missing = size - len(data)
-        while missing:
-            data = self._source.read(missing)
-            if not data:
-                raise self._defect("is truncated: the end of the file comes before the end of the archive")
+        while missing and (data := self._source.read(missing)):
             parts.append(data)
             missing -= len(data)
         return b"".join(parts)
+
+    def _truncated(self) -> InvalidParameter:
+        return self._defect("is truncated: the end of the file comes before the end of the archive")
 
     def _defect(self, what: str) -> InvalidParameter:
         where = f' (near "{self._last_name}")' if self._last_name else ""

@@ -160,6 +160,35 @@ def test_mistakes(build: Build, dockerfile: str, expected: str) -> None:
     assert expected in done.stderr.decode()
 
 
+def test_dockerfiles_that_are_not_in_the_context(engine: RunningEngine, context: Path, tmp_path: Path) -> None:
+    """From standard input, or from elsewhere with an ignore file of their own."""
+    for name in ("one", "two", "three"):
+        (context / name).touch()
+    (context / ".dockerignore").write_text("one\n")
+    text = "FROM busybox\nCOPY . /all\nRUN ls -A /all\n"
+    done = engine.docker("build", "-f", "-", str(context), input=text.encode())
+    assert b"\n.dockerignore\nthree\ntwo\n" in done.stdout, (done.stdout, done.stderr)
+    (tmp_path / "Other").write_text(text)
+    done = engine.docker("build", "--no-cache", "-f", str(tmp_path / "Other"), str(context))
+    assert b"\n.dockerignore\nthree\ntwo\n" in done.stdout, (done.stdout, done.stderr)
+    (context / "Other").write_text(text)
+    (context / "Other.dockerignore").write_text("two\n.*\nOther*\n")
+    (context / ".dockerignore").unlink()
+    done = engine.docker("build", "--no-cache", "-f", str(context / "Other"), str(context))
+    assert b"\none\nthree\n --->" in done.stdout, (done.stdout, done.stderr)
+
+
+def test_options_of_the_platform(build: Build) -> None:
+    """As dockerd on Linux has them."""
+    text = "FROM busybox\nRUN ulimit -n\n"
+    assert "\n77\n" in build(text, "--isolation", "default", "--ulimit", "nofile=77").stdout.decode()
+    for options, expected in {
+        ("--isolation", "hyperv"): 'unsupported isolation: "hyperv"',
+        ("--security-opt", "seccomp=unconfined"): "does not support setting security options on build",
+    }.items():
+        assert expected in build(text, *options, code=1).stderr.decode()
+
+
 def test_a_failing_step_is_shown_in_the_dockerfile(build: Build) -> None:
     out = build("FROM busybox\n\nRUN false\n", code=1).stdout.decode()
     assert "Dockerfile:3" in out
@@ -224,15 +253,16 @@ def test_mounts_of_a_command(engine: RunningEngine, build: Build) -> None:
         "RUN --mount=type=bind,from=other,source=/d/file,target=/one cat /one >> /from-stage\n"
         "RUN --mount=type=tmpfs,target=/scratch,size=1m touch /scratch/x && grep '/scratch tmpfs' /proc/mounts\n"
         "RUN --mount=type=cache,target=/cache,id=tests date >> /cache/dates && wc -l < /cache/dates > /count\n"
+        "RUN --mount=type=cache,target=/c,from=other,source=/d date >> /c/file && wc -l < /c/file >> /count\n"
         "RUN --mount=type=secret,id=none test ! -e /run/secrets/none\n"
     )
     build(text, "-t", "mounted", "--no-cache", files={"a.txt": "context\n"})
     assert lines_of(engine, "mounted", "cat", "/from-context", "/from-stage", "/count") == [
-        *("context", "staged", "staged", "1"),
+        *("context", "staged", "staged", "1", "2"),
     ]
     assert lines_of(engine, "mounted", "sh", "-c", "ls -d /ctx /m /one /scratch /cache 2>/dev/null || true") == []
     build(text, "-t", "mounted", "--no-cache")
-    assert lines_of(engine, "mounted", "cat", "/count") == ["2"]
+    assert lines_of(engine, "mounted", "cat", "/count") == ["2", "3"]
     assert "Using cache" in build(text).stdout.decode()
     assert build(text, files={"a.txt": "changed\n"}).stdout.decode().count("Using cache") == 1
     out = build("FROM busybox\nRUN --mount=type=secret,id=none,required true\n", code=1)

@@ -92,6 +92,8 @@ def test_an_archive_cut_anywhere_but_between_entries_is_called_truncated() -> No
             read_all(data[:length])
     with pytest.raises(InvalidParameter, match="truncated"):
         read_all(data[:700])
+    last = tar_of([file("a", b"12345")])
+    assert len(read_all(last[: 512 + 5])) == len(read_all(last[: 512 + 6])) == 1  # only what fills the block is missing
 
 
 def test_a_damaged_header_is_not_taken_for_the_end() -> None:

@@ -13,9 +13,10 @@ import os
 import posixpath
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from runtime.engine.build.context import Context
 from runtime.engine.build.copying import Placement, copy
 from runtime.engine.build.files import ContextFiles, Files, Item, TreeFiles, digest_of
 from runtime.engine.spec_gen import HostMount
-from runtime.errors import InvalidParameter, NotFound, NotSupported
+from runtime.errors import InvalidParameter, NotFound
 
 if TYPE_CHECKING:
     from runtime.engine.build.run import StepRunner
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 SECRETS_DIRECTORY = "/run/secrets"
 AGENT_SOCKET = "/run/buildkit/ssh_agent"
+_UNFINISHED = ".new"
 SCRIPT_DIRECTORY = "/dev/pipes"  # BuildKit's; in a tmpfs, so that nothing of it gets into a layer
 
 
@@ -59,13 +61,20 @@ class CacheDirectories:
         self._directory = directory
         self._trash = trash
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: dict[str, int] = {}
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     @contextlib.asynccontextmanager
-    async def use(self, mount: RunMount) -> AsyncIterator[Path]:
-        """With `locked` one at a time; with `private` one nobody else has at the moment."""
-        key = hashlib.sha256((mount.id or posixpath.normpath(mount.target)).encode()).hexdigest()
+    async def use(
+        self, mount: RunMount, fill: Callable[[Path], Awaitable[None]] | None = None, origin: str = ""
+    ) -> AsyncIterator[Path]:
+        """With `locked` one at a time; with `private` one nobody else has at the moment.
+
+        `fill` puts the first files into a new one, `origin` tells them from others. Raises what `fill` raises.
+        """
+        name = mount.id or posixpath.normpath(mount.target)
+        key = hashlib.sha256((f"{name}\0{origin}" if origin else name).encode()).hexdigest()
         if mount.sharing == "private":
             number = 0
             while self._users.get(f"{key}-{number}"):
@@ -77,11 +86,22 @@ class CacheDirectories:
             self._users[key] = self._users.get(key, 0) + 1
             held.callback(self._leave, key)
             path = self._directory / key
-            if not path.is_dir():
-                path.mkdir()
-                os.chown(path, mount.uid or 0, mount.gid or 0)
-                path.chmod(0o755 if mount.mode is None else mount.mode)
+            async with self._making[key]:
+                if not path.is_dir():
+                    await self._make(path, mount, fill)
             yield path
+
+    async def _make(self, path: Path, mount: RunMount, fill: Callable[[Path], Awaitable[None]] | None) -> None:
+        """It appears under its name once it is complete."""
+        new = path.with_name(f"{path.name}{_UNFINISHED}")
+        with contextlib.suppress(FileNotFoundError):
+            self._trash.discard(new)
+        new.mkdir()
+        if fill:
+            await fill(new)
+        os.chown(new, mount.uid or 0, mount.gid or 0)
+        new.chmod(0o755 if mount.mode is None else mount.mode)
+        new.rename(path)
 
     def _leave(self, key: str) -> None:
         self._users[key] -= 1
@@ -93,6 +113,7 @@ class CacheDirectories:
         return [
             CacheMount(path.name, path, data_size_bytes(path), path.name in self._users)
             for path in sorted(self._directory.iterdir())
+            if not path.name.endswith(_UNFINISHED)
         ]
 
     def prune(self) -> tuple[list[str], int]:
@@ -188,7 +209,7 @@ class Provider:
         self._agents = agents
 
     async def digest(self, mount: RunMount, source: Source) -> str:
-        """What of a bind mount's content decides the result. Raises InvalidParameter."""
+        """What of the content at a mount's source decides the result. Raises InvalidParameter."""
         path = mount.source.strip("/")
 
         def digest(files: Files) -> str:
@@ -202,7 +223,7 @@ class Provider:
             tree = OverlayRootfs(list(source.lower) or [str(self._place)], "", "")
             return await trees.visit([tree], self._place, lambda roots: digest(TreeFiles(roots[0])))
         except NotFound as error:
-            raise InvalidParameter(f"RUN --mount=type=bind,source={mount.source}: {error}") from None
+            raise InvalidParameter(f"RUN --mount=type={mount.type},source={mount.source}: {error}") from None
 
     @contextlib.asynccontextmanager
     async def provide(
@@ -212,7 +233,7 @@ class Provider:
         working_dir: str,
         script: Script | None,
     ) -> AsyncIterator[Extras]:
-        """For the step `id`. Raises InvalidParameter, NotSupported, OSError."""
+        """For the step `id`. Raises InvalidParameter, OSError."""
         extras = Extras()
         async with AsyncExitStack() as held:
             for mount, source in mounts:
@@ -228,16 +249,33 @@ class Provider:
                     size = () if mount.size_bytes is None else (f"size={mount.size_bytes}",)
                     extras.mounts.append(HostMount("tmpfs", target, ("nosuid", "nodev", *size), "tmpfs"))
                 elif mount.type == "cache":
-                    if mount.from_:
-                        raise NotSupported("RUN --mount=type=cache,from=: caches begin empty in this version of Wherry")
-                    path = await held.enter_async_context(self._caches.use(mount))
-                    options = ("rbind", "rprivate", *(("ro",) if mount.read_only else ()), *_subpath(mount.source))
+                    fill = partial(self._fill, mount, source) if mount.from_ else None
+                    origin = await self.digest(mount, source) if mount.from_ else ""
+                    path = await held.enter_async_context(self._caches.use(mount, fill, origin))
+                    below = () if mount.from_ else _subpath(mount.source)
+                    options = ("rbind", "rprivate", *(("ro",) if mount.read_only else ()), *below)
                     extras.mounts.append(HostMount(str(path), target, options, stored=True))
                 else:
                     extras.mounts.append(await self._bind(held, mount, source, target))
             if script and script.interpreted:
                 self._script(script, extras)
             yield extras
+
+    async def _fill(self, mount: RunMount, source: Source, path: Path) -> None:
+        """What a cache begins with. Raises InvalidParameter."""
+
+        def work(roots: list[int]) -> None:
+            files: Files = ContextFiles(source.context) if source.context else TreeFiles(roots[1])
+            found, file = files.find(mount.source.strip("/"))
+            if file.kind != "directory":
+                raise InvalidParameter(f"RUN --mount=type=cache,source={mount.source}: it is not a directory")
+            owner = (mount.uid or 0, mount.gid or 0)
+            copy(roots[0], [(files, [Item(found, "", True)])], Placement("/", owner), lambda path, is_directory: True)
+
+        trees_of = [OverlayRootfs([], str(path), "")]
+        if not source.context:
+            trees_of.append(OverlayRootfs(list(source.lower) or [str(self._place)], "", ""))
+        await trees.visit(trees_of, self._place, work)
 
     async def _bind(self, held: AsyncExitStack, mount: RunMount, source: Source, target: str) -> HostMount:
         path = mount.source.strip("/")

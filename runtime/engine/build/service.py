@@ -262,13 +262,16 @@ def _planned(text: bytes, request: BuildRequest, arguments: BuildArguments) -> t
 
 
 def _leave_out(context: Context, dockerfile: str) -> None:
-    """Clients send the Dockerfile and .dockerignore whatever .dockerignore says: what it leaves out is not copied."""
+    """What the ignore file says of files that clients send all the same.
+
+    They send the Dockerfile and the ignore files always, and not all of them know a Dockerfile's own ignore file.
+    """
     names = file_names(dockerfile)
-    ignore = next((file for name in names if (file := context.files.get(name)) and file.kind == "file"), None)
-    if ignore is None:
+    found = next((name for name in names if (file := context.files.get(name)) and file.kind == "file"), None)
+    if found is None:
         return
-    matcher = Matcher(parse_file(context.read(ignore)))
-    for path in (dockerfile, *names):
+    matcher = Matcher(parse_file(context.read(context.files[found])))
+    for path in list(context.files) if found == names[0] else (dockerfile, *names):
         if matcher.ignores(path):
             context.remove(path)
 

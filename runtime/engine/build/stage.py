@@ -363,7 +363,7 @@ class StageBuild:
     async def _mount(self, text: str) -> tuple[model.RunMount, Source]:
         variables = self.state.variables
         mount = parse_mount(text, lambda word: expand(word, variables, self._escape))
-        if mount.type != "bind":
+        if mount.type != "bind" and not (mount.type == "cache" and mount.from_):
             return mount, Source()
         if context := self.context_of(mount.from_):
             return mount, Source(context=context)

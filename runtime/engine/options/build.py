@@ -69,6 +69,10 @@ def _refuse(query: Query) -> None:
         raise NotSupported("BuildKit is not part of Wherry: set DOCKER_BUILDKIT=0, or use wherry build")
     if query.flag("squash"):
         raise InvalidParameter("squash is only supported with experimental mode")
+    if any(query.texts("securityopt")):
+        raise InvalidParameter("The daemon on this platform does not support setting security options on build")
+    if (isolation := query.text("isolation")) not in ("", "default"):
+        raise InvalidParameter(f'unsupported isolation: "{isolation}"')
     for name, option in _REFUSED.items():
         if name != "squash" and query.text(name) not in ("", "[]", "null"):
             raise NotSupported(f"{option} is not supported by this version of Wherry: leave it out")
@@ -86,14 +90,12 @@ def _host_config(query: Query) -> dict[str, Any]:
     texts = {
         "CpusetCpus": "cpusetcpus",
         "CpusetMems": "cpusetmems",
-        "Isolation": "isolation",
         "CgroupParent": "cgroupparent",
     }
     host: dict[str, Any] = {name: query.number(parameter) or 0 for name, parameter in numbers.items()}
     host |= {name: query.text(parameter) for name, parameter in texts.items()}
     host["NetworkMode"] = query.text("networkmode") or "default"
     host["Ulimits"] = _document(query, "ulimits", list, lambda value: isinstance(value, dict))
-    host["SecurityOpt"] = _document(query, "securityopt", list, lambda value: isinstance(value, str))
     host["ExtraHosts"] = _extra_hosts(query)
     return {name: value for name, value in host.items() if value}
 
