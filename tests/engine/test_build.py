@@ -255,6 +255,8 @@ def test_downloads(engine: RunningEngine, tmp_path: Path) -> None:
         assert (status, b"Successfully tagged" in answer) == (200, True), answer
         status, answer = engine.request("POST", f"/build?remote={url}/Dockerfile.txt&t=remote")
         assert engine.get("/images/remote/json")["Config"]["Labels"] == {"only": "dockerfile"}
+        refused = build(engine, "FROM busybox\nADD http://127.0.0.1:1/x /\n")
+        assert 'Get "http://127.0.0.1:1/x": dial tcp 127.0.0.1:1: connect: connection refused' in refused[-1].values()
         status, answer = engine.request("POST", "/build?remote=/etc")
         assert status == 400
     finally:

@@ -32,6 +32,8 @@ async def download(url: str, context: Context, name: str = "") -> tuple[str, str
 def _download(url: str, context: Context, name: str) -> tuple[str, str]:
     import requests  # large, and hardly ever wanted
 
+    from runtime.registry.transport import unreachable
+
     name = name or posixpath.basename(unquote(urlsplit(url).path))
     if not name:
         raise InvalidParameter(f"cannot determine filename for source {url}")
@@ -47,8 +49,10 @@ def _download(url: str, context: Context, name: str) -> tuple[str, str]:
             mtime_ns = int(modified.timestamp()) * 10**9 if modified else 0
             context.add_stream(name, response.iter_content(_CHUNK_BYTES), DOWNLOADED_MODE, mtime_ns)
             return name, response.headers.get("Content-Type", "").partition(";")[0].strip()
-    except (requests.RequestException, ValueError) as error:
+    except requests.exceptions.SSLError as error:
         raise Unavailable(f"cannot download {url}: {error}") from None
+    except (requests.RequestException, ValueError) as error:
+        raise Unavailable(str(unreachable("get", url, error))) from None
 
 
 async def fill(

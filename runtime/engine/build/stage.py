@@ -104,12 +104,12 @@ class StageBuild:
     async def run(self, labels: Mapping[str, str]) -> StageState:
         """Raises WherryError, OSError; the lines at fault have been shown then. `labels`: of the request."""
         triggers = self.state.settings.pop("OnBuild", None) or []
-        await self._say_id()
         if triggers:
             plural = "" if len(triggers) == 1 else "s"
             await self.part.say(f"# Executing {len(triggers)} build trigger{plural}\n")
             for expression in triggers:
                 await self._do(parse_onbuild(expression, self._planned.stage))
+        await self._say_id()
         for instruction in self._planned.stage.instructions:
             await self._announce(instruction.text)
             try:
