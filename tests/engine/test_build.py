@@ -234,7 +234,7 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
 def test_downloads(engine: RunningEngine, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("downloaded\n")
     (tmp_path / "context.tar").write_bytes(context("FROM busybox\nCOPY a /a\n", {"a": b"in the context"}))
-    (tmp_path / "Dockerfile.txt").write_text("FROM busybox\nLABEL only=dockerfile\n")
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nLABEL only=dockerfile\n")
     data = b"downloaded\n"
     digest = hashlib.sha512(data).hexdigest()
     server, url = served(tmp_path)
@@ -253,10 +253,13 @@ def test_downloads(engine: RunningEngine, tmp_path: Path) -> None:
         assert "404" in str(build(engine, f"FROM busybox\nADD {url}/missing /\n"))
         status, answer = engine.request("POST", f"/build?remote={url}/context.tar&t=remote")
         assert (status, b"Successfully tagged" in answer) == (200, True), answer
-        status, answer = engine.request("POST", f"/build?remote={url}/Dockerfile.txt&t=remote")
+        status, answer = engine.request("POST", f"/build?remote={url}/Dockerfile&t=remote")
         assert engine.get("/images/remote/json")["Config"]["Labels"] == {"only": "dockerfile"}
         refused = build(engine, "FROM busybox\nADD http://127.0.0.1:1/x /\n")
         assert 'Get "http://127.0.0.1:1/x": dial tcp 127.0.0.1:1: connect: connection refused' in refused[-1].values()
+        (tmp_path / "neither").write_bytes(b"\x7fELF\0")
+        status, answer = engine.request("POST", f"/build?remote={url}/neither")
+        assert (status, b"neither a tar archive nor a Dockerfile" in answer) == (400, True), answer
         status, answer = engine.request("POST", "/build?remote=/etc")
         assert status == 400
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.dockerfile.errors import DockerfileError, excerpt
-from runtime.dockerfile.model import Instruction
+from runtime.dockerfile.expansion import expand
+from runtime.dockerfile.model import Env, Instruction
 from runtime.dockerfile.parser import parse
 from runtime.dockerfile.stages import plan
 
@@ -117,3 +119,47 @@ def test_thousands_of_stages() -> None:
     chain = "FROM x AS s0\n" + "".join(f"FROM s{i} AS s{i + 1}\nCOPY --from=S{i} / /\n" for i in range(2000))
     steps = plan(parse(chain))
     assert [planned.needs for planned in steps.stages][1:] == [(index,) for index in range(2000)]
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=20)
+
+
+@given(
+    name=st.text("ABC_.", min_size=1, max_size=4),
+    quote=st.sampled_from(["", "'", '"']),
+    strips=st.booleans(),
+    lines=st.lists(TEXT, max_size=4),
+    instruction=st.sampled_from(["RUN {}", "RUN cat {} > /x", "COPY {} /x", "ADD --chown=1 {} /x/"]),
+)
+def test_here_documents_are_kept_to_the_letter(
+    name: str, quote: str, strips: bool, lines: list[str], instruction: str
+) -> None:
+    lines = [line for line in lines if line.lstrip("\t") != name]
+    opened = instruction.format(f"<<{'-' if strips else ''}{quote}{name}{quote}")
+    end = f"\t{name}" if strips else name
+    source = "\n".join(["FROM a", opened, *lines, end, "USER after"])
+    first, after = parse(source).stages[0].instructions
+    (found,) = first.heredocs  # type: ignore[union-attr]
+    assert (found.name, found.expand) == (name, not quote)
+    assert found.content == "".join(f"{line.lstrip(chr(9)) if strips else line}\n" for line in lines)
+    assert after.user == "after"  # type: ignore[union-attr]
+    assert after.location.first_line == len(lines) + 4
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=4), st.booleans())
+def test_arrays_are_read_as_json(words: list[str], as_ascii: bool) -> None:
+    array = json.dumps(words, ensure_ascii=as_ascii)
+    for name in ("RUN", "CMD", "ENTRYPOINT", "SHELL"):
+        (found,) = parse(f"FROM a\n{name} {array}\n").stages[0].instructions
+        assert found.command == tuple(words)  # type: ignore[union-attr]
+        assert name == "SHELL" or not found.shell_form  # type: ignore[union-attr]
+
+
+@given(TEXT)
+def test_quotes_keep_what_is_in_them(text: str) -> None:
+    quoted = text.translate({ord(char): f"\\{char}" for char in '\\"$'})
+    source = f"FROM a\nENV a='{text.replace(chr(39), '')}' b=\"{quoted}\"\n"
+    (found,) = parse(source).stages[0].instructions
+    assert isinstance(found, Env)
+    values = [expand(pair.value, {}) for pair in found.pairs]
+    assert values == [text.replace("'", ""), text]

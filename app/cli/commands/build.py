@@ -71,7 +71,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--load", action="store_true", help="short for -o type=docker, which always is")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image's id only")
     parser.add_argument("--check", action="store_true", help="look for mistakes in the Dockerfile, and build nothing")
-    parser.add_argument("--progress", choices=("auto", "plain"), default="auto")
+    parser.add_argument("--progress", choices=("auto", "tty", "plain", "quiet"), default="auto")
     parser.add_argument("--iidfile", type=Path, metavar="FILE", help="write the image's id there")
     parser.add_argument("--metadata-file", type=Path, metavar="FILE", help="write what was built there, as JSON")
 
@@ -82,6 +82,7 @@ def run(context: Context, arguments: Namespace) -> int:
             "--squash is not supported: layers stay as the steps made them.",
             "Copy into a last stage to have one layer.",
         )
+    arguments.quiet |= arguments.progress == "quiet"
     options = _options(arguments)
     if arguments.check:
         report, clean = builds.check(context.client, options)
@@ -114,7 +115,7 @@ def run(context: Context, arguments: Namespace) -> int:
 
 def _build(context: Context, options: builds.BuildOptions, arguments: Namespace, out: TextIO) -> str:
     """The image's id; what the engine tells goes to `out`."""
-    interactive = arguments.progress == "auto" and sys.stderr.isatty()
+    interactive = arguments.progress != "plain" and sys.stderr.isatty()
     view: PlainView | StepView = StepView() if interactive else PlainView(out)
     image_id = ""
     kept: list[str] = []

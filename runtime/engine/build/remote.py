@@ -18,6 +18,7 @@ from runtime.errors import InvalidParameter, Unavailable
 CONNECT_TIMEOUT_S = 30
 READ_TIMEOUT_S = 300
 DOWNLOADED_MODE = 0o600  # Dockerfile reference, "Adding files from a URL"
+DOCKERFILE_BYTES_MAX = 4 << 20
 _CHUNK_BYTES = 1 << 18
 
 
@@ -55,6 +56,14 @@ def _download(url: str, context: Context, name: str) -> tuple[str, str]:
         raise Unavailable(str(unreachable("get", url, error))) from None
 
 
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data
+
+
 async def fill(
     context: Context, remote: str, git: GitReference | None, directory: Path, secrets: Mapping[str, bytes]
 ) -> bytes | None:
@@ -65,13 +74,13 @@ async def fill(
     with Context(directory) as fetched:
         name, kind = await download(remote, fetched, posixpath.basename(urlsplit(remote).path) or "context")
         file = fetched.files[name]
-        if kind.startswith("text/plain"):
-            return fetched.read(file)
+        if file.size <= DOCKERFILE_BYTES_MAX and _is_text(text := fetched.read(file)):  # whatever type the server says
+            return text
         stream: io.BufferedReader = fetched.open(file)
         try:
             await asyncio.to_thread(context.receive, stream)
         except InvalidParameter:
             raise InvalidParameter(
-                f"remote context {remote}: neither a tar archive nor text/plain (it is {kind or 'of no type'})"
+                f"remote context {remote}: neither a tar archive nor a Dockerfile (it is {kind or 'of no type'})"
             ) from None
     return None
