@@ -149,11 +149,31 @@ def test_stop_leaves_nothing_but_the_machines_files(machine: BootedMachine) -> N
     assert machine.manager.status(machine.name).state == "stopped"
     assert "Power down" in machine.paths.console_log.read_text()
     earlier_boots = {f"console.{age}.log" for age in (1, 2, 3)}
-    assert {path.name for path in machine.paths.directory.iterdir()} - earlier_boots == {
+    held = {"held.state", "held.json"}  # of an emulated guest
+    assert {path.name for path in machine.paths.directory.iterdir()} - earlier_boots - held == {
         *("settings.json", "data.qcow2", "client_key", "authorized_keys", "guest_host_key", "hostagent.lock"),
-        *("hostagent.log", "qemu.log", "console.log", "host-shares.json"),
+        *("hostagent.log", "qemu.log", "console.log", "host-shares.json", "image.json", "images"),
     }
     assert_no_processes(machine.paths.directory)
+
+
+def test_a_start_goes_on_from_where_the_guest_was_held(machine: BootedMachine, engine: docker.DockerClient) -> None:
+    """After the stop above: without booting, with its data, and with a clock and randomness of its own."""
+    if not machine.paths.held_state.exists():
+        pytest.skip("nothing is held: an accelerator boots faster, or the guest image is an older one")
+    before = engine.containers.create("alpine", "true")
+    machine.manager.stop(machine.name)
+    machine.ensure_running()
+    console = machine.paths.console_log.read_text()
+    assert "data disk mounted" in console and "wherry: held" not in console and "] boot" not in console
+    with closing(docker.DockerClient(base_url=machine.manager.engine_host(machine.name), timeout=60)) as client:
+        after = client.containers.create("alpine", "true")
+        assert after.id != before.id
+        assert {before.id, after.id} <= {container.id for container in client.containers.list(all=True)}
+        for id in (before.id, after.id):
+            client.api.remove_container(id)
+    with machine.manager.open_session(machine.name, "date +%s") as session:
+        assert abs(int(session.read()) - time.time()) < 10
 
 
 def test_data_survives_a_restart(machine: BootedMachine) -> None:
