@@ -354,7 +354,9 @@ class MachineManager:
             change.check(image)
             if self.status(name).state == "saved":
                 on_phase("Waking the machine, to shut it down")
-                self.start(name)
+                status = self.start(name)
+                if change.record().current == image.digest:
+                    return status  # it could not go on from its state, and booted with that image
             on_phase("Stopping the machine")
             self.stop(name)
             with self._owned(name):

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vmbackend.host.ports import bind_port
+
 assert sys.platform != "win32"
 
 # A unix socket with a full backlog refuses a client that does not block (EAGAIN) instead of letting it wait.
@@ -93,35 +95,13 @@ def bind_local(path: Path) -> socket.socket:
 
 def listen_tcp(address: str, port: int) -> socket.socket:
     """Listen on a TCP port, 0 for any; on an IPv6 address for IPv6 alone. Raises OSError when it cannot be had."""
-    listener = _unbound(address, socket.SOCK_STREAM)
-    try:
-        # A port just given up may be taken again at once.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    # A port just given up may be taken again at once.
+    return bind_port(address, port, socket.SOCK_STREAM, socket.SO_REUSEADDR, _BACKLOG)
 
 
 def bind_udp(address: str, port: int) -> socket.socket:
     """As `listen_tcp`, for datagrams."""
-    bound = _unbound(address, socket.SOCK_DGRAM)
-    try:
-        bound.bind((address, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _unbound(address: str, kind: socket.SocketKind) -> socket.socket:
-    if ":" not in address:
-        return socket.socket(socket.AF_INET, kind)
-    made = socket.socket(socket.AF_INET6, kind)
-    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    return made
+    return bind_port(address, port, socket.SOCK_DGRAM, None)
 
 
 def connect_local(address: str, timeout_s: float) -> socket.socket:

@@ -16,6 +16,7 @@ from typing import Any
 
 from vmbackend.host.candidate import Candidate
 from vmbackend.host.login import LoginItem, run_key_value
+from vmbackend.host.ports import bind_port
 
 assert sys.platform == "win32"
 
@@ -42,6 +43,8 @@ _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 _kernel32.OpenProcess.restype = wintypes.HANDLE
 _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
 _kernel32.VirtualAlloc.restype = ctypes.c_void_p
+
+_BACKLOG = 128
 
 _RUN_KEY = r"Software\Microsoft\Windows\CurrentVersion\Run"
 
@@ -225,36 +228,13 @@ def bind_local(path: Path) -> socket.socket:
 
 def listen_tcp(address: str, port: int) -> socket.socket:
     """Listen on a TCP port, 0 for any; on an IPv6 address for IPv6 alone. Raises OSError when it cannot be had."""
-    listener = _unbound(address, socket.SOCK_STREAM)
-    try:
-        # SO_REUSEADDR would let two programs have the same port here.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        listener.bind((address, port))
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    # SO_REUSEADDR would let two programs have the same port here.
+    return bind_port(address, port, socket.SOCK_STREAM, socket.SO_EXCLUSIVEADDRUSE, _BACKLOG)
 
 
 def bind_udp(address: str, port: int) -> socket.socket:
     """As `listen_tcp`, for datagrams."""
-    bound = _unbound(address, socket.SOCK_DGRAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        bound.bind((address, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _unbound(address: str, kind: socket.SocketKind) -> socket.socket:
-    if ":" not in address:
-        return socket.socket(socket.AF_INET, kind)
-    made = socket.socket(socket.AF_INET6, kind)
-    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    return made
+    return bind_port(address, port, socket.SOCK_DGRAM, socket.SO_EXCLUSIVEADDRUSE)
 
 
 def connect_local(address: str, timeout_s: float) -> socket.socket:

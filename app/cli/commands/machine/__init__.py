@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 
+from app.cli.ask import confirmed
 from app.cli.context import Context
 from app.cli.exit_codes import USAGE
 from app.core.errors import UserError
@@ -85,6 +86,19 @@ def run(context: Context, arguments: Namespace) -> int:
 
 def add_name(parser: ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="the machine (else that of --machine, or `default`)")
+
+
+def add_loss(parser: ArgumentParser, verb: str) -> None:
+    """For a verb that takes data away."""
+    parser.epilog = examples(verb, f"{verb} -f big")
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask, and cut its power if it runs")
+    add_name(parser)
+
+
+def agreed_name(context: Context, arguments: Namespace, loss: str) -> str | None:
+    """The machine meant; None when the user does not agree to the `loss`, a sentence with `{name}`. Raises UserError."""
+    name = existing_name(context, arguments.name)
+    return name if arguments.force or confirmed(loss.format(name=name)) else None
 
 
 def existing_name(context: Context, name: str | None) -> str:
