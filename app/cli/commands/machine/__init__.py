@@ -96,7 +96,7 @@ def add_loss(parser: ArgumentParser, verb: str) -> None:
 
 
 def agreed_name(context: Context, arguments: Namespace, loss: str) -> str | None:
-    """The machine meant; None when the user does not agree to the `loss`, a sentence with `{name}`. Raises UserError."""
+    """The machine meant; None without consent to the `loss`, a sentence with `{name}`. Raises UserError."""
     name = existing_name(context, arguments.name)
     return name if arguments.force or confirmed(loss.format(name=name)) else None
 
