@@ -8,7 +8,7 @@ from vmbackend.errors import MachineError
 from vmbackend.images.guest_image import GuestImage
 from vmbackend.images.kept import KeptImages
 from vmbackend.machine.image_change import UNDO_WITHIN_S, offered_image
-from vmbackend.machine.image_record import ImageRecord, read_image_record
+from vmbackend.machine.image_record import ImageRecord, Previous, read_image_record
 from vmbackend.machine.paths import MachinePaths
 from vmbackend.machine.status import MachineStatus
 
@@ -51,6 +51,8 @@ def image_facts(paths: MachinePaths) -> ImageFacts:
     if offered is not None and offered.digest == digest:
         offered = None
     note, problem = _note(paths.name, record, own, offered, obstacle)
+    if record.previous is not None:
+        note = f"{note} {_way_back(paths.name, record.previous)}".strip()
     return ImageFacts(
         version,
         digest[:_DIGEST_LENGTH],
@@ -102,12 +104,14 @@ def _note(
             return f"The guest image {passed.label} did not serve, on {_day(passed.at)}: {passed.reason}.", True
     if obstacle:
         return f"No other guest image can be looked at: {obstacle}", True
-    if record.previous is not None:
-        return (
-            f"Until {_day(record.previous.until)} its update can be undone with `wherry machine update --undo {name}`; "
-            f"the snapshot for that takes up to {record.previous.disk_bytes / 1e9:.1f} GB of this computer's disk."
-        ), False
     return "", False
+
+
+def _way_back(name: str, previous: Previous) -> str:
+    return (
+        f"Until {_day(previous.until)} its update can be undone with `wherry machine update --undo {name}`; "
+        f"the snapshot for that takes up to {previous.disk_bytes / 1e9:.1f} GB of this computer's disk."
+    )
 
 
 def _day(at: float) -> str:

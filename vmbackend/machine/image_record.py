@@ -13,6 +13,7 @@ from vmbackend.errors import MachineError
 from vmbackend.machine.store import write_atomically
 
 _SCHEMA = 1
+_REMEMBERED_IMAGES = 16
 
 # "preparing": the disk is as the old image left it. "trying": the new image may have run on it. "going back": the disk
 # is being made what it was.
@@ -88,7 +89,9 @@ class ImageRecord:
 
     def write(self, path: Path) -> None:
         """On the disk when this returns. Raises OSError."""
-        write_atomically(path, json.dumps({"schema": _SCHEMA, **asdict(self)}), durable=True)
+        document = asdict(self)
+        document["passed_over"] = dict(list(document["passed_over"].items())[-_REMEMBERED_IMAGES:])
+        write_atomically(path, json.dumps({"schema": _SCHEMA, **document}), durable=True)
 
 
 def read_image_record(path: Path) -> ImageRecord:
