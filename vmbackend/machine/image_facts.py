@@ -99,8 +99,9 @@ def _note(
             f"The guest image {offered.label} is available: the machine changes to it when it is started anew, not "
             f"from a saved state, or at once with `wherry machine update {name}`."
         ), False
+    last_change = record.previous.until - UNDO_WITHIN_S if record.previous is not None else 0.0
     for passed in record.passed_over.values():
-        if passed.failed and time.time() - passed.at < UNDO_WITHIN_S:
+        if passed.failed and passed.at > max(last_change, time.time() - UNDO_WITHIN_S):
             return f"The guest image {passed.label} did not serve, on {_day(passed.at)}: {passed.reason}.", True
     if obstacle:
         return f"No other guest image can be looked at: {obstacle}", True
@@ -110,7 +111,7 @@ def _note(
 def _way_back(name: str, previous: Previous) -> str:
     return (
         f"Until {_day(previous.until)} its update can be undone with `wherry machine update --undo {name}`; "
-        f"the snapshot for that takes up to {previous.disk_bytes / 1e9:.1f} GB of this computer's disk."
+        f"the snapshot for that takes up to {previous.disk_bytes / 1e6:.0f} MB of this computer's disk."
     )
 
 

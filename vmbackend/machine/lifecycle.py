@@ -19,7 +19,7 @@ from vmbackend.forward.ports import PublishedPort
 from vmbackend.machine import held, saved
 from vmbackend.machine.adopt import adopt_qemu
 from vmbackend.machine.clock import ClockWatch
-from vmbackend.machine.events import EventHub, ForwardAdded, ForwardRemoved, MachineEvent, PhaseEntered, StateChanged
+from vmbackend.machine.events import EventHub, MachineEvent
 from vmbackend.machine.guest import Guest, QemuEnded, Start, attach, facts_to_resume, start_qemu
 from vmbackend.machine.orphan import end_orphan
 from vmbackend.machine.paths import MachinePaths
@@ -36,12 +36,12 @@ from vmbackend.machine.requirements import (
     SSH,
     SSH_RESUMED,
     STATE_LOADED,
-    Requirement,
     Unmet,
     meet,
 )
 from vmbackend.machine.setting_keys import changed_keys, followed
-from vmbackend.machine.states import Event, State, next_state
+from vmbackend.machine.standing import Standing
+from vmbackend.machine.states import State, next_state
 from vmbackend.machine.status import MachineStatus
 from vmbackend.machine.store import load_settings
 from vmbackend.machine.trial import Trial
@@ -80,19 +80,15 @@ class HeldInVain(Exception):
     """The guest that was held does not go on; the text says why."""
 
 
-class Machine:
+class Machine(Standing):
     """`start` returns at once and `events` tells how it goes on; `stop` and `save` return when the machine is off."""
 
     def __init__(self, paths: MachinePaths, events: EventHub) -> None:
+        super().__init__(events)
         self._paths = paths
-        self._events = events
-        self._state: State = "stopped"
-        self._phase: str | None = None
-        self._reasons: tuple[str, ...] = ()
         self._prepared: Prepared | None = None
         self._guest: Guest | None = None
         self._life: asyncio.Task[None] | None = None
-        self._told_forwards: set[PublishedPort] = set()
         self._restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         self._failed_tries = 0  # starts in a row whose kernel was not heard of
         self._gate: _Gate = "open"
@@ -104,10 +100,6 @@ class Machine:
         self._loop = asyncio.get_running_loop()
         self._powering_off = False  # the guest was asked to, and may yet do it after its time was up
         self._trial = Trial(paths, events)
-
-    @property
-    def state(self) -> State:
-        return self._state
 
     @property
     def settled(self) -> bool:
@@ -132,13 +124,8 @@ class Machine:
         return self._guest.shares.describe() if self._guest else []
 
     def so_far(self) -> list[MachineEvent]:
-        """How it stands, as the events that tell it to somebody who knows nothing yet."""
-        told: list[MachineEvent] = [StateChanged(self._state, self._reasons)]
-        if self._trial.started is not None:
-            told.append(self._trial.started)
-        if self._phase is not None:
-            told.append(PhaseEntered(self._phase))
-        return told + [ForwardAdded(port.protocol, port.address, port.port) for port in sorted(self._told_forwards)]
+        told = super().so_far()
+        return told if self._trial.started is None else [*told, self._trial.started]
 
     async def start(self) -> None:
         """Begin to start, unless that was done already; a paused guest goes on. Raises MonitorError."""
@@ -394,8 +381,8 @@ class Machine:
         else:
             await self._boot(guest, emulated, places, start == "hold")
         guest.watch_containers()
-        guest.forwards.on_change = self._tell_forwards
-        self._tell_forwards()
+        guest.forwards.on_change = lambda: self._tell_forwards(self.forwards)
+        self._tell_forwards(self.forwards)
         self._run_errand(guest.share_memory())
         if adopted is not None:
             self._run_errand(guest.set_clock())  # it may have been paused
@@ -688,28 +675,4 @@ class Machine:
 
     def _forget_guest(self) -> None:
         self._guest = None
-        self._tell_forwards()
-
-    def _enter(self, requirement: Requirement) -> None:
-        self._phase = requirement.name
-        self._events.publish(PhaseEntered(requirement.name))
-
-    def _step(self, event: Event, reasons: tuple[str, ...] = ()) -> None:
-        """Follow the table; an event that means nothing in this state changes nothing."""
-        state = next_state(self._state, event)
-        if state is not None and (state, reasons) != (self._state, self._reasons):
-            self._set(state, reasons)
-
-    def _set(self, state: State, reasons: tuple[str, ...]) -> None:
-        _log.info("%s -> %s %s", self._state, state, " ".join(reasons))
-        self._state, self._reasons, self._phase = state, reasons, None
-        self._events.publish(StateChanged(state, reasons))
-
-    def _tell_forwards(self) -> None:
-        """Publish what has changed of the published ports since the last time."""
-        active = set(self.forwards)
-        for port in sorted(self._told_forwards - active):
-            self._events.publish(ForwardRemoved(port.protocol, port.address, port.port))
-        for port in sorted(active - self._told_forwards):
-            self._events.publish(ForwardAdded(port.protocol, port.address, port.port))
-        self._told_forwards = active
+        self._tell_forwards(self.forwards)
