@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import stat
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -219,12 +220,23 @@ def test_a_failed_requirement_gives_its_reason_at_once() -> None:
         asyncio.run(meet(requirement, fail(OSError(28, "No space left on device")), True))
 
 
-def test_emulation_gets_more_time() -> None:
-    async def slow() -> int:
-        await asyncio.sleep(0.02)
+def test_emulation_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines_s = []
+
+    def timeout(deadline_s: float) -> AsyncExitStack:
+        deadlines_s.append(deadline_s)
+        return AsyncExitStack()
+
+    async def work() -> int:
         return 1
 
-    assert asyncio.run(meet(Requirement("x", 0.04 / EMULATION_FACTOR * 2, ""), slow(), True)) == 1
+    async def meet_both() -> None:
+        for emulated in (False, True):
+            assert await meet(Requirement("x", 2, ""), work(), emulated) == 1
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
+    asyncio.run(meet_both())
+    assert deadlines_s == [2, 2 * EMULATION_FACTOR]
 
 
 def test_a_failed_try_gives_the_next_one_more_time() -> None:
