@@ -10,6 +10,8 @@ from runtime.oci.image import MANIFEST, Descriptor, ImageConfig, Index, Manifest
 DOCUMENT_BYTES_MAX = 8 << 20
 _LAYERS_MAX = 512
 
+_CONFIG_STRINGS = frozenset(("author", "variant", "os.version", "comment", "docker_version", "container"))
+
 # What the rest of the engine takes on trust from the `config` part of an image configuration.
 _SETTING_LISTS = ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell")
 _SETTING_STRINGS = ("User", "WorkingDir", "StopSignal")
@@ -67,8 +69,10 @@ def parse_config(data: bytes) -> ImageConfig:
         "config": settings,
         "history": [_history(entry) for entry in _list(document.get("history") or [], f"{what}'s history")],
     }
-    for key in normal.keys() & {"author", "variant", "os.version"}:
+    for key in normal.keys() & _CONFIG_STRINGS:
         normal[key] = _string(document[key] or "", f"{what}'s {key}")
+    if "container_config" in normal:
+        normal["container_config"] = _mapping(document["container_config"] or {}, f"{what}'s container_config")
     return cast(ImageConfig, normal)
 
 

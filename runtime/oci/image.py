@@ -127,6 +127,8 @@ class ImageConfig(_ImageConfigRequired, total=False):
     history: list[History]
     container: str  # Docker's, of an image that a commit made: the container's id and its whole Config
     container_config: dict[str, Any]
+    comment: str  # Docker\'s, of images its builders made before 2019
+    docker_version: str
 
 
 # `uname -m` → GOARCH and variant, the words image configurations use.

@@ -191,6 +191,7 @@ def test_inspect(engine: RunningEngine) -> None:
     assert manifest["Size"]["Content"] > manifest["ImageData"]["Size"]["Unpacked"] == found["Size"]
     older = engine.get("/v1.43/images/box:1/json")
     assert older["VirtualSize"] == older["Size"] and older["Config"]["Tty"] is False and "Descriptor" not in older
+    assert older["ContainerConfig"]["Cmd"] is None and older["Container"] == "" and "Container" not in found
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ GOOD: dict[str, Any] = {
         ],
     },
 }
-GOOD["manifest"]["config"]["size"], GOOD["manifest"]["layers"][0]["size"] = "CONFIG-SIZE", "LAYER-SIZE"
+GOOD["config"] |= {"docker_version": "1", "container_config": {"Cmd": None}, "comment": "c"}
 
 
 def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
