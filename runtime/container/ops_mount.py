@@ -227,17 +227,22 @@ class MountFilesystem(NamedTuple):
             return self._create_of(self._options(init), target)
         with contextlib.ExitStack() as opened:
             layers = _ShiftedLayers(init.user_namespace, target, opened)
-            opened.callback(layers.unmount)
-            named = dict(option.split("=", 1) for option in self.attributes.options if "=" in option)
-            upper = work = ""
-            if "upperdir" in named:
-                upper, work = layers.add_writable(named["upperdir"], named["workdir"])
-            writable = {"upperdir": f"upperdir={upper}", "workdir": f"workdir={work}"}
-            options = []
-            for option in self.attributes.options:
-                key, _, value = option.partition("=")
-                options.append(f"{key}={layers.add(value)}" if key == "lowerdir+" else writable.get(key, option))
-            return self._create_of(options, target)
+            try:
+                return self._create_of(self._shifted_options(layers), target)
+            finally:
+                layers.unmount()  # by descriptors that are still open
+
+    def _shifted_options(self, layers: _ShiftedLayers) -> list[str]:
+        named = dict(option.split("=", 1) for option in self.attributes.options if "=" in option)
+        upper = work = ""
+        if "upperdir" in named:
+            upper, work = layers.add_writable(named["upperdir"], named["workdir"])
+        writable = {"upperdir": f"upperdir={upper}", "workdir": f"workdir={work}"}
+        options = []
+        for option in self.attributes.options:
+            key, _, value = option.partition("=")
+            options.append(f"{key}={layers.add(value)}" if key == "lowerdir+" else writable.get(key, option))
+        return options
 
     def _options(self, init: Init) -> tuple[str, ...]:
         """Those for the file system; ids in them are the container's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 from typing import Literal
@@ -179,7 +180,12 @@ class Control:
             ) from None
 
     async def _freeze(self, container: Container) -> None:
-        await asyncio.to_thread(self._containers.cgroup_of(container).freeze)
+        try:
+            await asyncio.to_thread(self._containers.cgroup_of(container).freeze)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # of the files of a cgroup that goes at this moment
+                raise
+            raise Conflict(f"container {container.id} is not running") from None
         if container.state.status != "running":
             raise Conflict(f"container {container.id} is not running")  # it ended meanwhile
         container.move("pause")

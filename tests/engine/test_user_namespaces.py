@@ -70,6 +70,8 @@ def test_what_it_writes(remapped: RunningEngine) -> None:
     assert {"A /new", "C /etc/passwd", "D /etc/group", "A /a", "A /a/b"} <= set(changes)
     remapped.docker("commit", "writer", "written")
     assert run(remapped, "written", "stat", "-c", "%u:%g", "/new", "/a/b") == "12:34\n0:0"
+    image = ("--mount", "type=image,source=written,target=/i")  # of two layers: an overlay of its own
+    assert run(remapped, *image, "busybox", "stat", "-c", "%u:%g", "/i/new", "/i/a/b") == "12:34\n0:0"
     assert run(remapped, "--userns", "host", "written", "stat", "-c", "%u:%g", "/new", "/a/b") == "12:34\n0:0"
     assert remapped.docker("rmi", "-f", "written").returncode == 0
 

@@ -20,10 +20,16 @@ STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 async def _stat(engine: Engine, request: Request) -> PathStat:
     called = request.params["id"]
+    return await engine.files.stat(engine.containers.get(called), _path(request), called)
+
+
+def _path(request: Request) -> str:
     path = request.query.text("path")
     if not path:
         raise InvalidParameter("missing required parameter: path")
-    return await engine.files.stat(engine.containers.get(called), path, called)
+    if "\0" in path:
+        raise InvalidParameter(f"invalid path {path!r}: it holds a NUL byte")
+    return path
 
 
 def _stat_header(found: PathStat) -> dict[str, str]:
@@ -47,7 +53,7 @@ async def put_archive(engine: Engine, request: Request) -> Answer:
     container = engine.containers.get(called)
     body = body_file(request.body_chunks())
     keep_kinds, as_user = query.flag("noOverwriteDirNonDir"), query.flag("copyUIDGID")
-    await engine.files.extract(container, query.text("path"), called, body, keep_kinds, as_user)
+    await engine.files.extract(container, _path(request), called, body, keep_kinds, as_user)
     return empty_response(200)
 
 
