@@ -34,10 +34,13 @@ class HostShares:
         if self._path is None or os.path.exists(source):
             return
         shares = self._shares()
-        if shares is not None and _share_of(source, shares) is None:
+        # A link in a share may lead to where it leads on the host, and only there is anything.
+        target = os.path.realpath(source)
+        if shares is not None and _share_of(target, shares) is None:
             seen = ", ".join(shares) or "nothing"
+            what = "it is" if target == source else f"it leads to {target}, which is"
             raise InvalidParameter(
-                f'invalid mount config for type "bind": bind source path does not exist: {source}: it is not shared '
+                f'invalid mount config for type "bind": bind source path does not exist: {source}: {what} not shared '
                 f"with the machine, which sees {seen}; share a directory with `wherry machine set shares=~,DIRECTORY`"
             )
 

@@ -36,6 +36,12 @@ def test_binds_of_what_is_not_shared_are_refused_and_shares_are_waited_for(
     assert not (tmp_path / "elsewhere").exists()
     assert run("-v", "/etc:/x:ro", "busybox", "true").returncode == 0  # the machine's own
 
+    (share / "link").symlink_to("/elsewhere/on the host")
+    leading_out = run("-v", f"{share}/link:/x", "busybox", "true")
+    assert leading_out.returncode == 125
+    message = leading_out.stderr.decode()
+    assert f"{share}/link: it leads to /elsewhere/on the host, which is not shared with the machine" in message
+
     outcome: list[subprocess.CompletedProcess[bytes]] = []
     waiting = threading.Thread(
         target=lambda: outcome.append(run("-v", f"{share}/made/below:/x", "busybox", "touch", "/x/file"))
