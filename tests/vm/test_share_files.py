@@ -375,6 +375,46 @@ def test_ten_thousand_files(here: Mounted) -> None:
     assert len(os.listdir(here.guest)) == 10_000
 
 
+def test_what_was_written_is_on_the_host_when_it_is_closed_or_synced(here: Mounted) -> None:
+    content = os.urandom(300_001)
+    for index in range(20):
+        with (here.guest / f"closed{index}").open("wb", buffering=0) as file:
+            for start in range(0, len(content), 10_000):
+                file.write(content[start : start + 10_000])
+        assert (here.host / f"closed{index}").read_bytes() == content
+    with (here.guest / "synced").open("wb", buffering=0) as file:
+        for start in range(0, len(content), 1000):
+            file.write(content[start : start + 1000])
+        os.fsync(file.fileno())
+        assert (here.host / "synced").read_bytes() == content
+    descriptor = os.open(here.guest / "at once", os.O_CREAT | os.O_WRONLY | os.O_DSYNC)
+    os.write(descriptor, content)
+    assert (here.host / "at once").read_bytes() == content
+    os.close(descriptor)
+
+
+def test_a_full_disk_is_told_to_who_writes_closes_or_syncs(here: Mounted) -> None:
+    small = here.host / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        for end in (os.fsync, os.close):
+            descriptor = os.open(here.guest / f"small/{end.__name__}", os.O_CREAT | os.O_WRONLY)
+            with pytest.raises(OSError) as raised:
+                for _ in range(100):
+                    os.write(descriptor, bytes(4096))
+                end(descriptor)
+            assert raised.value.errno == errno.ENOSPC
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        descriptor = os.open(here.guest / "fits", os.O_CREAT | os.O_WRONLY)
+        os.write(descriptor, b"x")
+        os.fsync(descriptor)
+        os.close(descriptor)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
 def test_changes_of_the_host_are_seen_within_a_second(here: Mounted) -> None:
     file = here.guest / "file"
     assert not file.exists()

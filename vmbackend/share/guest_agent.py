@@ -14,6 +14,9 @@ What is to be done comes by TCP: a connection begins with a line of JSON, `{"tok
 - `list` → `{"ok": true, "paths"}`; `publish {file, content}` → `{"ok": true}`, what the engine reads of the shares.
 
 The channel carries FUSE messages as they are, with the share's number before each (32 bits, little-endian).
+
+Writes are answered here, while they are on their way: all that comes after them waits for them, and close(2) and
+fsync(2) wait for the hostagent's word and tell of what failed.
 """
 
 # ruff: noqa: PTH123, UP031 - pathlib is not worth its import under emulation
@@ -40,6 +43,12 @@ NUMBER = struct.Struct("<I")
 HEAD = struct.Struct("<II")  # a share's number, its message's size
 NOTIFY_PROVOKE = 1000
 SILENT = (2, 42, 36)  # FORGET, BATCH_FORGET, INTERRUPT
+WRITE, RELEASE, FSYNC, FLUSH = 16, 18, 20, 25
+BODY = 40  # where a request's own part begins
+WRITE_IN = struct.Struct("<QQIIQI")  # handle, offset, size, write flags, lock owner, flags of open(2)
+WRITE_OUT = struct.Struct("<IiQII")
+WRITE_CACHE = 1  # of a mapping's pages: nobody waits for it
+MAX_BEHIND = 4 << 20
 
 
 def mount(path: str, descriptor: int) -> None:
@@ -159,6 +168,60 @@ class Channel:
             self.marked.wait()
 
 
+class WritesBehind:
+    """Which writes were answered before the hostagent did them, and what became of them; by the file's handle."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.writes: dict[int, tuple[int, int]] = {}  # by the request's number: handle, size
+        self.under_way: dict[int, int] = {}  # how many, by handle
+        self.size = 0
+        self.failed: dict[int, int] = {}  # what is told once, by handle: as FUSE has it, a negative number
+        self.waiting: dict[int, tuple[int, int]] = {}  # requests that are told of failures: opcode, handle
+
+    def early_answer(self, opcode: int, unique: int, request: memoryview) -> bytes:
+        """What the kernel is told now; empty when it has to wait."""
+        if opcode not in (WRITE, FLUSH, FSYNC, RELEASE):
+            return b""
+        with self.lock:
+            if opcode == WRITE:
+                handle, _, size, how, _, flags = WRITE_IN.unpack_from(request, BODY)
+                if how & WRITE_CACHE:
+                    return b""
+                fits = self.size + size <= MAX_BEHIND and not flags & os.O_DSYNC
+                if fits and handle not in self.failed:
+                    self.writes[unique] = handle, size
+                    self.under_way[handle] = self.under_way.get(handle, 0) + 1
+                    self.size += size
+                    return WRITE_OUT.pack(WRITE_OUT.size, 0, unique, size, 0)
+            else:
+                handle = int.from_bytes(request[BODY : BODY + 8], "little")
+                if opcode == FLUSH and handle not in self.under_way and handle not in self.failed:
+                    return OUT.pack(OUT.size, 0, unique)
+            self.waiting[unique] = opcode, handle
+        return b""
+
+    def late_answer(self, unique: int, message: memoryview) -> "bytes | memoryview | None":
+        """What the kernel is told of the hostagent's answer; None when it was told before."""
+        with self.lock:
+            if unique in self.writes:
+                handle, size = self.writes.pop(unique)
+                self.size -= size
+                self.under_way[handle] -= 1
+                if not self.under_way[handle]:
+                    del self.under_way[handle]
+                error = OUT.unpack_from(message)[1]
+                if error:
+                    self.failed.setdefault(handle, error)
+                return None
+            if unique in self.waiting:
+                opcode, handle = self.waiting.pop(unique)
+                error = self.failed.pop(handle, 0)
+                if error and opcode != RELEASE:
+                    return OUT.pack(OUT.size, error, unique)
+        return message
+
+
 class Share:
     """One mounted directory and its FUSE device; `number` is its name on the channel, 0 while nobody serves it."""
 
@@ -171,6 +234,7 @@ class Share:
         self.noticed = threading.Semaphore(0)
         self.echo_tid = 0
         self.ended = False
+        self.behind = WritesBehind()
 
     def start(self) -> None:
         """Once it is mounted: a device that is not refuses to be read."""
@@ -192,6 +256,11 @@ class Share:
                 self.ended = True
                 return  # unmounted
             opcode, unique = IN.unpack_from(body)
+            early = self.behind.early_answer(opcode, unique, body)
+            if early:
+                self.tell_kernel(early)
+                if opcode == FLUSH:
+                    continue  # nothing is under way
             with self.channel.lock:
                 if opcode not in SILENT:
                     self.pending[unique] = bytes(body[:size])
@@ -216,6 +285,11 @@ class Share:
             self.noticed.release()
             return
         self.pending.pop(unique, None)
+        told = self.behind.late_answer(unique, message)
+        if told is not None:
+            self.tell_kernel(told)
+
+    def tell_kernel(self, message: "bytes | memoryview") -> None:
         try:
             os.write(self.device, message)
         except OSError:

@@ -74,6 +74,7 @@ class ShareServer:
             wire.READ: self._read,
             wire.WRITE: self._write,
             wire.RELEASE: self._release,
+            wire.FLUSH: lambda request: b"",
             wire.FSYNC: self._fsync,
             wire.FSYNCDIR: lambda request: b"",
             wire.OPENDIR: self._opendir,
@@ -316,6 +317,7 @@ class ShareServer:
         facts = os.fstat(descriptor)
         content = (facts.st_mtime_ns, facts.st_size)
         kept = wire.FOPEN_KEEP_CACHE if node.seen == content else 0
+        kept |= 0 if flags & _ACCESS else wire.FOPEN_NOFLUSH
         node.seen = content
         return wire.OPEN_OUT.pack(self._hold(node, descriptor, flags), kept, 0)
 
