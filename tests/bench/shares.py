@@ -18,7 +18,7 @@ from tests.bench.peers import Peer
 from vmbackend import MachineManager, MachineSettings
 
 MIB = 100
-FOLDERS, FILES = 50, 2000
+FOLDERS, FILES = 20, 600
 DEADLINE_S = 120
 NETWORK, OUT_PORT, IN_PORT = "bench", 8001, 8002
 
@@ -67,7 +67,7 @@ def _files(docker: Callable[..., str], directory: Path) -> None:
         for what, script in WORK.items():
             times[place, what] = _seconds(docker("exec", "bench", "sh", "-c", f"time -p sh -c '{script}' >/dev/null"))
         docker("rm", "-f", "bench")
-    print("\nseconds in a share, on the machine's own disk, and the transport's part")
+    print("\nseconds in a share, on the machine's own disk, and the transport's part", flush=True)
     for what in WORK:
         _show(what, times[str(directory), what], times["own-disk", what])
 

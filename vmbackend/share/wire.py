@@ -159,11 +159,12 @@ def pack_statfs(blocks: int, free: int, available: int, files: int, files_free: 
 
 def answer_init(body: memoryview) -> bytes:
     """Our side of the version and feature agreement."""
-    major, _, readahead, offered = _INIT_IN.unpack_from(body)
+    major, _, _, offered = _INIT_IN.unpack_from(body)
     if major != 7:
         raise ValueError(f"the guest's kernel speaks FUSE {major}, and only 7 is known")
     pages = MAX_WRITE_BYTES // 4096
-    return _INIT_OUT.pack(7, 35, readahead, _INIT_FLAGS & offered, 64, 48, MAX_WRITE_BYTES, 1, pages, 0)
+    # Not the 128 KiB read ahead that are offered: the agent asks the kernel for more, and this would take it back.
+    return _INIT_OUT.pack(7, 35, MAX_WRITE_BYTES, _INIT_FLAGS & offered, 64, 48, MAX_WRITE_BYTES, 1, pages, 0)
 
 
 def name_of(body: memoryview, offset: int = 0) -> bytes:
