@@ -85,7 +85,7 @@ def _ports(docker: Callable[..., str]) -> None:
         publish = ["--network", NETWORK, "--name", "server", "-p", f"127.0.0.1::{port}"]
         docker("run", "-d", *publish, "alpine", *server)
         address = docker("port", "server", str(port)).split()[0].rpartition(":")
-        client = f"nc server {port} </dev/null" if port == OUT_PORT else f"{ways[OUT_PORT][1]} | nc server {port}"
+        client = f"nc server {port} </dev/null" if port == OUT_PORT else f"nc server {port} -e {ways[OUT_PORT][1]}"
         script = f"until nc -z server {port}; do sleep 0.1; done; time -p sh -c '{client}' >/dev/null"
         inside = _seconds(docker("run", "--rm", "--network", NETWORK, "alpine", "sh", "-c", script))
         _show(what, _through(address[0], int(address[2]), port == OUT_PORT), inside)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from tests.vm.conftest import BootedMachine
 from tests.vm.test_machine_docker_cli import docker
+from tests.vm.test_machine_lifecycle import kill_hostagent
 
 pytestmark = pytest.mark.vm
 
@@ -124,7 +124,7 @@ def test_open_files_go_on_after_a_kill_of_the_hostagent_and_after_a_save(machine
         return [int(line) for line in (share / "counted").read_text().split()]
 
     def kill() -> None:
-        os.kill(machine.hostagent().pid, signal.SIGKILL)
+        kill_hostagent(machine)
 
     def save() -> None:
         assert machine.manager.save(machine.name) is None
