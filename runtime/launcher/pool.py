@@ -21,7 +21,8 @@ SIZE = 2
 
 PAUSE_S = 0.003
 PAUSE_AFTER_START_S = 0.02
-"""Making one keeps the launcher for milliseconds: not while a program that was just started is about to end."""
+"""Making one keeps the launcher for milliseconds: not while a program that was just started is about to end. But when
+that start took the last, others are likely to follow: then `PAUSE_S` is enough."""
 
 
 class ReadyInits:
@@ -61,6 +62,10 @@ class ReadyInits:
             else:
                 return child
         return None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._ready
 
     def refill(self, pause_s: float) -> None:
         """Make others in place of those taken, once nothing has happened for so long; not during a start."""

@@ -227,7 +227,7 @@ class Server:
 
     def _started(self, process: Process) -> None:
         self._answer_start(process)
-        self._refill(PAUSE_AFTER_START_S)
+        self._refill(PAUSE_S if self._ready and self._ready.is_empty else PAUSE_AFTER_START_S)
 
     def _refill(self, pause_s: float) -> None:
         if self._asked:
