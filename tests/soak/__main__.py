@@ -7,6 +7,7 @@ that the computer's name servers can be changed for it alone.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):
         parser.error(f"there is no case {min(unknown)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the machine is stopped then too
     failed = 0
     with tempfile.TemporaryDirectory(prefix="wherry-soak-") as directory:
         root = Path(directory)
