@@ -13,7 +13,6 @@ from vmbackend.errors import (
     AcceleratorUnusable,
     DiskDamaged,
     GuestImageDamaged,
-    GuestImageMissing,
     InvalidSettings,
     QemuMissing,
 )
@@ -60,7 +59,7 @@ def test_a_changed_file_is_noticed(image_dir: Path, tmp_path: Path) -> None:
 
 
 def test_an_image_that_does_not_fit_is_named(image_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(GuestImageMissing, match="setting `image_dir`"):
+    with pytest.raises(InvalidSettings, match="setting `image_dir`"):
         find_guest_image("x86_64", str(tmp_path / "nowhere"))
     with pytest.raises(GuestImageDamaged, match="it is for x86_64"):
         find_guest_image("aarch64", str(image_dir))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.fakes.guest_images import edit_contract, make_guest_image
 from vmbackend import MachineError, MachineManager, MachineSettings, host
-from vmbackend.errors import GuestImageDamaged, GuestImageMissing, SnapshotRefused, UpdateRefused
+from vmbackend.errors import GuestImageDamaged, GuestImageMissing, InvalidSettings, SnapshotRefused, UpdateRefused
 from vmbackend.images import guest_image, kept
 from vmbackend.images.guest_image import GuestImage, load_guest_image
 from vmbackend.machine import image_change as image_change_module
@@ -72,6 +72,8 @@ class Bench:
         return self.offered().digest
 
     def offered(self) -> GuestImage:
+        if not (self.home / "offered").exists():
+            raise GuestImageMissing("Wherry is not installed any more.")
         return guest_image.find_guest_image(host.machine_arch(), str(self.home / "offered"))
 
     def change(self) -> ImageChange:
@@ -115,6 +117,15 @@ def test_a_new_machine_keeps_what_it_is_given(bench: Bench) -> None:
     assert bench.kept() == {"1"} and bench.disk.snapshots() == []
     for path in bench.paths.images.glob("*/system"):
         assert path.read_bytes() == b"sss"
+
+
+def test_a_setting_that_names_no_image_is_told(bench: Bench) -> None:
+    bench.offer("1")
+    bench.start()
+    shutil.rmtree(bench.home / "offered")
+    with pytest.raises(InvalidSettings, match="`image_dir` names"):
+        image_change(bench.paths).choose(keep_current=False)
+    assert "`image_dir` names" in str(image_facts(bench.paths).update_note)
 
 
 def test_an_update_keeps_the_data_and_for_a_day_the_way_back(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmbackend.errors import GuestImageDamaged, GuestImageMissing
+from vmbackend.errors import GuestImageDamaged, GuestImageMissing, InvalidSettings
 from vmbackend.machine.store import write_atomically
 
 SCHEMA = 1
@@ -78,11 +78,12 @@ class GuestImage:
 def find_guest_image(arch: str, directory: str | None = None) -> GuestImage:
     """The image for `arch`; a `directory` is the only place looked at.
 
-    Sizes are compared each time, contents by `verify_contents`. Raises GuestImageMissing, GuestImageDamaged.
+    Sizes are compared each time, contents by `verify_contents`. Raises GuestImageMissing, GuestImageDamaged,
+    InvalidSettings when the directory has none.
     """
     if directory is not None:
         if not (Path(directory) / CONTRACT).is_file():
-            raise GuestImageMissing(
+            raise InvalidSettings(
                 f"The setting `image_dir` names {directory}, but no {CONTRACT} is there; "
                 "correct the setting or remove it."
             )

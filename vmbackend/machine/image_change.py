@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from vmbackend import host
-from vmbackend.errors import GuestImageDamaged, GuestImageMissing, MachineError, UpdateRefused
+from vmbackend.errors import GuestImageDamaged, GuestImageMissing, InvalidSettings, MachineError, UpdateRefused
 from vmbackend.images.guest_image import GuestImage, find_guest_image
 from vmbackend.images.kept import KeptImages, require_room
 from vmbackend.machine.image_record import Change, ImageRecord, PassedOver, Previous, read_image_record
@@ -83,6 +83,8 @@ class ImageChange:
                 assert current is not None, "without an image of its own one is always due"
                 return Choice(current)
             return self._begin(self.record(), current, target)
+        except InvalidSettings:
+            raise  # told rather than passed over: it was asked for
         except (MachineError, OSError) as error:
             if current is None:
                 raise
