@@ -13,6 +13,7 @@ import pytest
 
 from tests.vm.conftest import BootedMachine
 from tests.vm.test_machine_docker_cli import docker
+from tests.vm.test_machine_lifecycle import kill_hostagent
 
 pytestmark = pytest.mark.vm
 
@@ -108,3 +109,40 @@ def test_a_share_comes_back_with_its_directory(machine: BootedMachine, share: Pa
     (share / "file").write_text("x")
     done = docker(machine, "run", "--rm", "-v", f"{share}:/src:ro", "alpine", "cat", "/src/file")
     assert done.stdout == b"x", done
+
+
+@pytest.mark.timeout(600)
+def test_open_files_go_on_after_a_kill_of_the_hostagent_and_after_a_save(machine: BootedMachine, share: Path) -> None:
+    script = (
+        "exec 3>/src/counted; i=0; while true; do i=$((i+1)); echo $i >&3; cp /src/asked /src/answer; sleep 0.2; done"
+    )
+    (share / "asked").touch()
+    started = docker(machine, "run", "-d", "--name", "counting", "-v", f"{share}:/src", "alpine", "sh", "-c", script)
+    assert started.returncode == 0, started
+
+    def counted() -> list[int]:
+        return [int(line) for line in (share / "counted").read_text().split()]
+
+    def kill() -> None:
+        kill_hostagent(machine)
+
+    def save() -> None:
+        assert machine.manager.save(machine.name) is None
+        assert machine.manager.status(machine.name).state == "saved"
+
+    try:
+        wait_for((share / "counted").exists)
+        for disturb in (kill, save):
+            before = len(counted())
+            wait_for(lambda before=before: len(counted()) > before)  # type: ignore[misc]
+            disturb()
+            status = machine.manager.start(machine.name)
+            assert status.cold_boot_reason is None
+            after = len(counted())
+            wait_for(lambda after=after: len(counted()) > after)  # type: ignore[misc]
+            assert counted() == list(range(1, len(counted()) + 1))
+            (share / "asked").write_text(disturb.__name__)
+            wait_for(lambda name=disturb.__name__: (share / "answer").read_text() == name)  # type: ignore[misc]
+    finally:
+        machine.ensure_running()
+        docker(machine, "rm", "-f", "counting")

@@ -188,7 +188,9 @@ def facts_to_resume(paths: MachinePaths, prepared: Prepared) -> dict[str, str]:
     facts = replace(launch_facts(paths, prepared, "", "", "", ""), tsc_khz=None)
     same_texts = {name: text for name, text in facts.handed_in_texts.items() if name != image.fw_cfg["time"]}
     argv = build_argv(replace(facts, handed_in_texts=same_texts))
-    contents = "\0".join(f"{name}\0{path.read_text()}" for name, path in facts.handed_in_files.items())
+    # Shares are changed while a guest runs, and told to it anew.
+    lasting = {name: path for name, path in facts.handed_in_files.items() if name != image.fw_cfg.get("shares")}
+    contents = "\0".join(f"{name}\0{path.read_text()}" for name, path in lasting.items())
     return {
         "QEMU": prepared.qemu.identity,
         "this computer's processor": host.cpu_name(),

@@ -101,7 +101,12 @@ def _keep(paths: MachinePaths, prepared: Prepared) -> None:
 
 
 def _facts(paths: MachinePaths, prepared: Prepared) -> dict[str, str]:
-    return {**facts_to_resume(paths, prepared), "the disk's size": str(prepared.settings.disk_gib)}
+    settings = prepared.settings
+    return {
+        **facts_to_resume(paths, prepared),
+        "the disk's size": str(settings.disk_gib),
+        "the shares": json.dumps(settings.shares),
+    }
 
 
 def _write(paths: MachinePaths, facts: Mapping[str, str], obstacle: str) -> None:
