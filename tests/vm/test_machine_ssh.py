@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from tests.vm.conftest import SshServer
@@ -218,6 +219,46 @@ def test_clients_get_the_next_link_when_one_dies_or_falls_silent(
         await link.close()
 
     def exchange(stream: socket.socket) -> None:
+        stream.sendall(b"ahoy")
+        assert stream.recv(10) == b"ahoy"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_streams_of_a_connection_that_was_only_busy_go_on(
+    sshd: SshServer, echo_socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[int] = []
+    monkeypatch.setattr("vmbackend.ssh.link._RETIRING_ANSWER_TIMEOUT_S", 60.0)
+
+    async def scenario() -> None:
+        link = GuestLink(lambda timeout_s, on_lost: GuestConnection.connect(sshd.port, "root", sshd.keys, 30, on_lost))
+        link.announce()
+        async with asyncio.timeout(60):
+            await link.wait_connected()
+        first = link.current()
+        old = await asyncio.to_thread(link.open_unix, str(echo_socket))
+        for pid in descendants(sshd.process.pid):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+        await asyncio.to_thread(link.open_unix, str(echo_socket))
+        assert link.current() is not first
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.to_thread(exchange, old)
+        old.close()
+        async with asyncio.timeout(60):
+            while not first.is_lost:  # nothing is left on it
+                await asyncio.sleep(0.01)
+        await link.close()
+
+    def exchange(stream: paramiko.Channel) -> None:
+        stream.settimeout(60)
         stream.sendall(b"ahoy")
         assert stream.recv(10) == b"ahoy"
 

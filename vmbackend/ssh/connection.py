@@ -100,6 +100,16 @@ class GuestConnection:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestUnreachable(f"The guest did not run `{command}` ({error or type(error).__name__})") from error
 
+    def retire(self, timeout_s: float) -> None:
+        """Carry open streams to their ends if the guest answers within `timeout_s`, and end the connection.
+
+        Streams that are being opened come to nothing.
+        """
+        self._transport.abandon_openings()
+        if self.answers(timeout_s):
+            self._transport.wait_for_channels()
+        self.close()
+
     def close(self) -> None:
         """End the connection now, also when the guest does not answer."""
         try:

@@ -16,6 +16,9 @@ _ANSWER_TIMEOUTS_S = (2.0, 4.0, 8.0, 15.0)
 # The first attempt waits for the guest's word, or this long.
 _FIRST_ATTEMPT_AFTER_S = 20.0
 
+# A connection that another one overtook is dead, unless it answers within this time.
+_RETIRING_ANSWER_TIMEOUT_S = 8.0
+
 # A client of a connection that was lost waits for the next one so long before it hears why there is none.
 _SUCCESSOR_TIMEOUT_S = 5.0
 
@@ -41,6 +44,7 @@ class GuestLink:
         self._changed = threading.Condition()
         self._was_connected = False
         self._given_up = False
+        self._retiring: dict[asyncio.Task[None], GuestConnection] = {}
         self._task = asyncio.create_task(self._keep())
         self.problem: str | None = "SSH to the guest has not been tried yet"
 
@@ -72,14 +76,15 @@ class GuestLink:
         try:
             return connection.open_unix(path, self.suspect)
         except GuestUnreachable:
-            if not connection.is_lost:
+            if not connection.is_lost and connection is self._connection:
                 raise
         return self._wait_other_than(connection).open_unix(path, self.suspect)
 
     def suspect(self) -> None:
         """Any thread: something was asked on the connection and not answered for a while.
 
-        A guest that is slow keeps its connection; one that answers on a new connection sooner gets that one.
+        A guest that is slow keeps its connection; one that answers on a new connection sooner gets that one for new
+        streams, and carries those of the old one to their ends if it was only busy.
         """
         self._loop.call_soon_threadsafe(self._suspected.set)
 
@@ -98,12 +103,12 @@ class GuestLink:
         """End the connection and make no new one. Quick once QEMU is gone, else bounded by an attempt's time-out."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        connections = {self._connection} if self._connection else set()
+        connections = {*self._retiring.values(), *((self._connection,) if self._connection else ())}
         if self._attempt is not None:
             await asyncio.wait([self._attempt])
             if self._attempt.exception() is None:
                 connections.add(self._attempt.result())
-        await asyncio.gather(*(asyncio.to_thread(connection.close) for connection in connections))
+        await asyncio.gather(*(asyncio.to_thread(connection.close) for connection in connections), *self._retiring)
         self._connection = None
 
     async def _keep(self) -> None:
@@ -113,8 +118,16 @@ class GuestLink:
             self._use(connection)
             successor = await self._until_over(connection, lost)
             self._use(successor[0] if successor else None)
-            await asyncio.to_thread(connection.close)
+            if successor:
+                self._retire(connection)
+            else:
+                await asyncio.to_thread(connection.close)
             connection, lost = successor or await self._make()
+
+    def _retire(self, connection: GuestConnection) -> None:
+        task = asyncio.create_task(asyncio.to_thread(connection.retire, _RETIRING_ANSWER_TIMEOUT_S))
+        self._retiring[task] = connection
+        task.add_done_callback(self._retiring.pop)
 
     async def _make(self) -> _Made:
         """A connection, and what is set when it is lost; tried until there is one."""

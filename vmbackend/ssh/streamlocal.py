@@ -14,6 +14,7 @@ from paramiko.common import DEFAULT_MAX_PACKET_SIZE, cMSG_CHANNEL_OPEN
 
 # Enough for a fast stream not to wait for the guest's scheduler, small enough for 200 streams at once.
 _WINDOW_BYTES = 1024 * 1024
+_UNHEARD_OF_S = 60.0
 
 
 class GuestTransport(paramiko.Transport):
@@ -39,6 +40,7 @@ class GuestTransport(paramiko.Transport):
     def __init__(self, stream: socket.socket, on_lost: Callable[[], None]) -> None:
         super().__init__(stream, default_window_size=_WINDOW_BYTES)
         self._on_lost = on_lost
+        self._channels_changed = threading.Condition()
 
     def run(self) -> None:
         try:
@@ -49,7 +51,32 @@ class GuestTransport(paramiko.Transport):
                 waiting = list(self.channel_events.values())
             for opened in waiting:
                 opened.set()
+            self._tell_channels_changed()
             self._on_lost()
+
+    def _unlink_channel(self, number: int) -> None:
+        super()._unlink_channel(number)  # type: ignore[misc]
+        self._tell_channels_changed()
+
+    def _tell_channels_changed(self) -> None:
+        with self._channels_changed:
+            self._channels_changed.notify_all()
+
+    def abandon_openings(self) -> None:
+        """Whoever waits for a stream to be opened hears at once that it will not be."""
+        with self.lock:
+            waiting = dict(self.channel_events)
+            for number in waiting:
+                self._channels.delete(number)
+        for opened in waiting.values():
+            opened.set()
+
+    def wait_for_channels(self) -> None:
+        """Until the last stream has been closed, or the connection is gone."""
+        with self._channels_changed:
+            # One that nobody holds any more goes without a word.
+            while self.active and len(self._channels):
+                self._channels_changed.wait(_UNHEARD_OF_S)
 
     def open_streamlocal(
         self, path: str, timeout_s: float, slow_after_s: float = 0.0, on_slow: Callable[[], None] = lambda: None
