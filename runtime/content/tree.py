@@ -38,6 +38,16 @@ def open_directory(name: str | Path, dir_fd: int | None = None) -> int:
     return os.open(name, _OPEN_DIRECTORY, dir_fd=dir_fd)
 
 
+def stat_and_target(name: str, dir_fd: int) -> tuple[os.stat_result, str]:
+    """What `name` is, and where it points if it is a symlink: both of one file, whatever takes its place meanwhile."""
+    found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        info = os.fstat(found)
+        return info, os.readlink("", dir_fd=found) if stat.S_ISLNK(info.st_mode) else ""
+    finally:
+        os.close(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A file of a tree: `path` is relative to its top, `name` relative to `parent_fd`."""
@@ -241,9 +251,9 @@ class RootedDirectories:
             if not make:
                 raise
         except NotADirectoryError:
-            info = os.stat(name, dir_fd=chain[-1], follow_symlinks=False)
-            if stat.S_ISLNK(info.st_mode):
-                return os.readlink(name, dir_fd=chain[-1])
+            info, target = stat_and_target(name, chain[-1])
+            if target:
+                return target
             if not make or not is_whiteout(info):
                 raise
             replaces_whiteout = True

@@ -22,6 +22,7 @@ from runtime.content.image import Image
 from runtime.content.images import ImageStore
 from runtime.content.merged import read_in_layers
 from runtime.content.snapshots import Snapshots
+from runtime.content.tree import stat_and_target
 from runtime.content.users import GROUP_PATH, PASSWD_PATH, resolve_user
 from runtime.engine.container import Container
 from runtime.engine.containers import ContainerService
@@ -73,13 +74,12 @@ class ContainerFiles:
         def work(root_fd: int, ids: Ids | None) -> PathStat:
             directory_fd, name = _open_parent(root_fd, path)
             try:
-                info = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-                target = ""
-                if stat.S_ISLNK(info.st_mode):
+                info, target = stat_and_target(name, directory_fd)
+                if target:
                     try:
                         target = resolved_path(root_fd, path)
                     except OSError:  # it leads nowhere
-                        target = posixpath.join("/", split(path)[0], os.readlink(name, dir_fd=directory_fd))
+                        target = posixpath.join("/", split(path)[0], target)
                 return PathStat(base_name(path), info, target)
             finally:
                 os.close(directory_fd)
