@@ -6,20 +6,30 @@ from app.engine.errors import EngineError
 from app.engine.models import CreatedContainer
 from app.services.run_options import RunOptions, container_config
 
-__all__ = ["RunOptions", "create", "run_detached"]
+__all__ = ["MissingImage", "RunOptions", "create", "run_detached"]
+
+
+class MissingImage(UserError):
+    """The engine does not have it."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(
+            f"There is no image {reference!r} here.",
+            f"Get it with `wherry pull {reference}`, or from a file with `wherry load -i FILE`.",
+        )
 
 
 def create(client: EngineClient, options: RunOptions, attached: bool = False) -> CreatedContainer:
     """Make the container, without starting it.
 
-    Raises UserError for options that make no sense or an image that is not there, else EngineError.
+    Raises UserError for options that make no sense, MissingImage, else EngineError.
     """
     config = container_config(options, attached)
     try:
         return client.create_container(config, options.name)
     except EngineError as failure:
         if failure.is_not_found and failure.message.lower().startswith("no such image"):
-            raise missing_image(options.image) from failure
+            raise MissingImage(options.image) from failure
         raise
 
 
@@ -35,10 +45,3 @@ def run_detached(client: EngineClient, options: RunOptions) -> str:
         client.remove_container(container.id, force=True)
         raise
     return container.id
-
-
-def missing_image(reference: str) -> UserError:
-    return UserError(
-        f"There is no image {reference!r} here, and Wherry does not download images yet.",
-        "Load it from a file with `wherry load -i FILE`; `wherry images` lists what is there.",
-    )

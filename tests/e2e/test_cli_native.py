@@ -55,7 +55,7 @@ def test_a_program_that_is_killed(wherry: Wherry) -> None:
 def test_an_image_that_is_not_there(wherry: Wherry) -> None:
     ended = wherry("run", "nothing-of-the-kind")
     assert ended.returncode == 125
-    assert "'nothing-of-the-kind'" in ended.stderr and "wherry load -i FILE" in ended.stderr
+    assert "'nothing-of-the-kind'" in ended.stderr and "pulling it" in ended.stderr
 
 
 def test_what_is_asked_for_is_what_the_container_gets(wherry: Wherry, tmp_path: Path) -> None:

@@ -74,6 +74,10 @@ def test_there_and_back(engine: RunningEngine, registry: str, tmp_path: Path) ->
     assert wherry("rmi", f"{name}:1", "box:1").split() == [f"{name}:1", "box:1"]
     assert "Status: Downloaded newer image" in wherry("pull", f"{name}:1")
     assert f"manifest for {name}:2 not found" in wherry("pull", f"{name}:2", code=1)
+    wherry("rmi", "-f", f"{name}:1")
+    # It has no program that could run, but is pulled for it.
+    assert "Status: Downloaded newer image" in wherry("run", "--rm", f"{name}:1", code=127)
+    assert f"manifest for {name}:2 not found" in wherry("run", "--rm", f"{name}:2", code=125)
     assert json.loads(wherry("inspect", f"{name}:1"))[0]["Config"]["Cmd"] == ["a"]
     assert "5kB" in wherry("history", f"{name}:1")
     wherry("save", "-o", str(tmp_path / "saved.tar"), f"{name}:1")

@@ -118,7 +118,7 @@ def test_run_of_what_cannot_be_started(engine: FakeEngine, wherry: Wherry, progr
 
 def test_run_of_an_image_that_is_not_there(wherry: Wherry) -> None:
     code, _, errors = wherry("run", "ghost")
-    assert code == 125 and "no image 'ghost'" in errors and "wherry load" in errors
+    assert code == 125 and "no image 'ghost'" in errors and "pulling it" in errors
 
 
 def test_run_with_a_name_that_is_taken(engine: FakeEngine, wherry: Wherry) -> None:

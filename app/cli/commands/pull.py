@@ -14,10 +14,15 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, arguments: Namespace) -> int:
-    server = server_of(arguments.name)
-    authorization = Logins().find(server).header(server)
     name = arguments.name if arguments.all_tags else with_default_tag(arguments.name)
-    with context.client.pull_image(name, arguments.platform, authorization) as messages:
-        show_transfer(f"Pulling {name}", messages, arguments.quiet)
+    pull(context, name, arguments.platform, arguments.quiet)
     print(name)
     return 0
+
+
+def pull(context: Context, name: str, platform: str | None = None, quiet: bool = False) -> None:
+    """With the login for its registry, and progress on standard output. Raises EngineError, UserError."""
+    server = server_of(name)
+    authorization = Logins().find(server).header(server)
+    with context.client.pull_image(name, platform, authorization) as messages:
+        show_transfer(f"Pulling {name}", messages, quiet)

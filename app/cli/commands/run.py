@@ -3,13 +3,15 @@ import sys
 from argparse import REMAINDER, ArgumentParser, Namespace
 
 from app.cli import terminal
+from app.cli.commands.pull import pull
 from app.cli.context import Context
 from app.cli.exit_codes import ENGINE_REFUSED, of_refused_start
 from app.cli.session import Session, require_terminal
 from app.core.errors import UserError
 from app.engine.errors import EngineError, EngineUnreachable
 from app.engine.models import CreatedContainer
-from app.services.containers import RunOptions, create
+from app.services.containers import MissingImage, RunOptions, create
+from app.services.images import with_default_tag
 from app.services.run_options import environment_file
 
 
@@ -104,14 +106,27 @@ def _options(arguments: Namespace) -> RunOptions:
 
 
 def _create(context: Context, options: RunOptions, attached: bool) -> CreatedContainer:
-    """With an engine that is started first if there is none: asking first would cost every run a request."""
+    """Start the engine and pull the image if there is none; asking first would cost every run a request."""
     try:
         return create(context.client, options, attached)
     except EngineUnreachable as failure:
         if failure.cause != "absent" or context.given_host:
             raise
-    context.start_engine()
-    return create(context.client, options, attached)
+        context.start_engine()
+    except MissingImage:
+        _pull(context, options.image)
+    try:
+        return create(context.client, options, attached)
+    except MissingImage:  # an engine that was just started
+        _pull(context, options.image)
+        return create(context.client, options, attached)
+
+
+def _pull(context: Context, image: str) -> None:
+    """Told on standard error, for the container's output is on the other."""
+    sys.stderr.write(f"wherry: there is no image {image!r} here; pulling it\n")
+    with contextlib.redirect_stdout(sys.stderr):
+        pull(context, with_default_tag(image))
 
 
 def _start_detached(context: Context, options: RunOptions, container_id: str) -> int:
